@@ -1,0 +1,203 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+)
+
+// AuditOutcome is how the thing that an audit event tells of came out.
+type AuditOutcome string
+
+const (
+	OutcomeIntended AuditOutcome = "intended"
+	OutcomeDone     AuditOutcome = "done"
+	OutcomeGone     AuditOutcome = "gone"
+	OutcomeSpared   AuditOutcome = "spared"
+	OutcomeFailed   AuditOutcome = "failed"
+	OutcomeDenied   AuditOutcome = "denied"
+	OutcomeUnknown  AuditOutcome = "unknown"
+	OutcomeNoted    AuditOutcome = "noted"
+)
+
+// ActorType is what kind of thing an actor is.
+type ActorType string
+
+const (
+	ActorCron   ActorType = "cron"
+	ActorNATS   ActorType = "nats"
+	ActorCLI    ActorType = "cli"
+	ActorHost   ActorType = "host"
+	ActorPolicy ActorType = "policy"
+	ActorSystem ActorType = "system"
+)
+
+// Actor is who did it: the host, the policy, the operating-system user at the
+// command line, or "muster" for what the system does by itself.
+type Actor struct {
+	Type ActorType
+	Name string
+}
+
+// System is muster itself.
+var System = Actor{Type: ActorSystem, Name: "muster"}
+
+// AuditEvent is one entry of the trail. It is written once, in the transaction
+// of the thing it tells of, and never changed. Its Code fixes what it is:
+// action, outcome and required fields come from the registry below.
+type AuditEvent struct {
+	ID         string    // UUIDv7; made by the store where empty
+	At         time.Time // made by the store where zero
+	Code       AuditCode
+	Actor      Actor
+	Target     string
+	RunnerID   int64
+	RunnerName string
+	Host       string
+	Policy     string
+	TriggerID  string
+	Reason     string
+	// Details are the facts that have no column: numbers, hashes, ids of other
+	// rows. Never a secret. Keys are stable; values strings, bools, numbers.
+	Details map[string]any
+}
+
+// AuditCode is the stable number of one kind of event. A number is never given
+// to another kind, also not after its own kind is gone. The letter says how
+// loud it is: I informs, W wants a look, E wants a person.
+type AuditCode string
+
+const (
+	AuditDeleteIntended AuditCode = "RN100I"
+	AuditDeleteDone     AuditCode = "RN101I"
+	AuditDeleteGone     AuditCode = "RN102I"
+	AuditDeleteSpared   AuditCode = "RN103W"
+	AuditDeleteFailed   AuditCode = "RN104E"
+	AuditDeleteRefused  AuditCode = "RN105W"
+	AuditRunnerVanished AuditCode = "RN110I"
+
+	AuditPolicyHalted  AuditCode = "PL220W"
+	AuditPolicyResumed AuditCode = "PL221I"
+
+	AuditTokenIntended   AuditCode = "TK100I"
+	AuditTokenIssued     AuditCode = "TK101I"
+	AuditTokenUnknown    AuditCode = "TK102E"
+	AuditTokenDenied     AuditCode = "TK103W"
+	AuditTokenFailed     AuditCode = "TK104E"
+	AuditTokenBadRequest AuditCode = "TK108W"
+	AuditTokenBadReply   AuditCode = "TK109W"
+
+	AuditCredentialRefused  AuditCode = "TG300E"
+	AuditCredentialAccepted AuditCode = "TG301I"
+	AuditTargetNew          AuditCode = "TG302I"
+
+	AuditTickMissed AuditCode = "CR401W"
+
+	AuditTriggerDead    AuditCode = "TR500E"
+	AuditTriggerRetried AuditCode = "TR501I"
+	AuditTriggerDropped AuditCode = "TR502I"
+
+	AuditHousekept AuditCode = "HK600I"
+)
+
+// AuditKind is what a code stands for.
+type AuditKind struct {
+	Code    AuditCode
+	Action  string
+	Outcome AuditOutcome
+	// Requires names the fields that must not be empty: target, runner_id,
+	// runner_name, host, policy, trigger_id, reason, or details.KEY.
+	Requires []string
+	Meaning  string
+}
+
+// AuditKinds is the registry: every code once, every pair of action and
+// outcome once.
+var AuditKinds = []AuditKind{
+	{AuditDeleteIntended, "runner.delete", OutcomeIntended, []string{"target", "runner_id", "runner_name", "policy", "details.action_id", "details.decision_id"}, "a deletion was decided and is about to be tried"},
+	{AuditDeleteDone, "runner.delete", OutcomeDone, []string{"target", "runner_id", "policy", "details.action_id"}, "GitHub confirmed the deletion"},
+	{AuditDeleteGone, "runner.delete", OutcomeGone, []string{"target", "runner_id", "policy", "details.action_id"}, "the runner was not registered any more"},
+	{AuditDeleteSpared, "runner.delete", OutcomeSpared, []string{"target", "runner_id", "policy", "reason", "details.action_id"}, "the last look spoke against the deletion"},
+	{AuditDeleteFailed, "runner.delete", OutcomeFailed, []string{"target", "runner_id", "policy", "reason", "details.action_id"}, "the deletion was tried and failed"},
+	{AuditDeleteRefused, "runner.delete", OutcomeDenied, []string{"target", "policy", "reason"}, "an operator's deletion was refused by a guard"},
+	{AuditRunnerVanished, "runner.vanish", OutcomeNoted, []string{"target", "runner_id", "reason"}, "a runner that muster did not remove is no longer registered"},
+
+	{AuditPolicyHalted, "policy.halt", OutcomeNoted, []string{"target", "policy", "reason"}, "a policy ran into its limit and acts on nobody until it is resumed"},
+	{AuditPolicyResumed, "policy.resume", OutcomeNoted, []string{"target", "policy", "reason"}, "an operator reopened a halted policy"},
+
+	{AuditTokenIntended, "token.issue", OutcomeIntended, []string{"target", "host", "details.request_id", "details.kind"}, "a token was granted and is about to be fetched"},
+	{AuditTokenIssued, "token.issue", OutcomeDone, []string{"target", "host", "details.request_id", "details.kind", "details.fingerprint"}, "a token was handed to a host"},
+	{AuditTokenUnknown, "token.issue", OutcomeUnknown, []string{"target", "host", "details.request_id"}, "a token was intended and its outcome was never recorded: it may exist, unsent"},
+	{AuditTokenDenied, "token.issue", OutcomeDenied, []string{"host", "reason", "details.request_id"}, "a request for a token was refused"},
+	{AuditTokenFailed, "token.issue", OutcomeFailed, []string{"target", "host", "reason", "details.request_id"}, "GitHub gave no token"},
+	{AuditTokenBadRequest, "token.request", OutcomeDenied, []string{"host", "reason"}, "a request for a token could not be read"},
+	{AuditTokenBadReply, "token.reply", OutcomeDenied, []string{"host", "reason"}, "a request asked for the answer in a place that is not its own, and got none"},
+
+	{AuditCredentialRefused, "target.credential", OutcomeDenied, []string{"target", "reason"}, "GitHub refuses the credential of a target"},
+	{AuditCredentialAccepted, "target.credential", OutcomeNoted, []string{"target"}, "GitHub accepts the credential of a target again"},
+	{AuditTargetNew, "target.new", OutcomeNoted, []string{"target", "details.scope", "details.api_url"}, "a target was used for the first time: its scope and address are fixed now"},
+
+	{AuditTickMissed, "tick.miss", OutcomeNoted, []string{"reason", "details.schedule", "details.tick_at"}, "a due moment passed its deadline with nobody there"},
+
+	{AuditTriggerDead, "trigger.die", OutcomeFailed, []string{"reason", "details.subject"}, "a trigger failed for good"},
+	{AuditTriggerRetried, "trigger.retry", OutcomeNoted, []string{"details.dead_letter_id"}, "an operator sent a dead trigger again"},
+	{AuditTriggerDropped, "trigger.drop", OutcomeNoted, []string{"reason", "details.dead_letter_id"}, "an operator gave a dead trigger up"},
+
+	{AuditHousekept, "housekeep", OutcomeDone, []string{"details.before"}, "records older than retain_days were deleted"},
+}
+
+var auditKinds = func() map[AuditCode]AuditKind {
+	m := make(map[AuditCode]AuditKind, len(AuditKinds))
+	for _, k := range AuditKinds {
+		m[k.Code] = k
+	}
+	return m
+}()
+
+// Kind looks the code up in the registry.
+func (c AuditCode) Kind() (AuditKind, bool) {
+	k, ok := auditKinds[c]
+	return k, ok
+}
+
+// Valid reports what keeps the event out of the trail: an unknown code, or a
+// field that its code requires and that is empty.
+func (e AuditEvent) Valid() error {
+	kind, ok := e.Code.Kind()
+	if !ok {
+		return fmt.Errorf("audit event: code %q is not in the registry", e.Code)
+	}
+	if e.Actor.Type == "" || e.Actor.Name == "" {
+		return fmt.Errorf("audit event %s: no actor", e.Code)
+	}
+	for _, field := range kind.Requires {
+		if !e.has(field) {
+			return fmt.Errorf("audit event %s (%s): %s is required", e.Code, kind.Action, field)
+		}
+	}
+	return nil
+}
+
+func (e AuditEvent) has(field string) bool {
+	switch field {
+	case "target":
+		return e.Target != ""
+	case "runner_id":
+		return e.RunnerID != 0
+	case "runner_name":
+		return e.RunnerName != ""
+	case "host":
+		return e.Host != ""
+	case "policy":
+		return e.Policy != ""
+	case "trigger_id":
+		return e.TriggerID != ""
+	case "reason":
+		return e.Reason != ""
+	}
+	const prefix = "details."
+	if len(field) <= len(prefix) || field[:len(prefix)] != prefix {
+		return false
+	}
+	v, ok := e.Details[field[len(prefix):]]
+	return ok && v != nil && v != ""
+}

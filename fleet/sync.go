@@ -1,0 +1,40 @@
+package fleet
+
+import "time"
+
+// SyncOutcome says how much of a target a sync saw.
+type SyncOutcome string
+
+const (
+	SyncComplete SyncOutcome = "complete"
+	SyncPartial  SyncOutcome = "partial" // what was seen counts, what was not seen proves nothing
+	SyncFailed   SyncOutcome = "failed"
+)
+
+// Suspect marks a complete listing that looks more like a fault than a fleet.
+type Suspect string
+
+const (
+	SuspectNot         Suspect = ""
+	SuspectEmpty       Suspect = "empty"
+	SuspectShrunk      Suspect = "shrunk"
+	SuspectMassOffline Suspect = "mass_offline"
+)
+
+// Sync is the record of one walk over a target.
+type Sync struct {
+	ID         string // UUID
+	Target     string
+	TriggerID  string
+	StartedAt  time.Time
+	FinishedAt time.Time
+	Outcome    SyncOutcome
+	Suspect    Suspect
+	Pages      int
+	APICalls   int
+	Runners    int // distinct runners seen
+	Added      int
+	Changed    int
+	Removed    int
+	Error      string
+}

@@ -1,0 +1,100 @@
+package fleet
+
+import "time"
+
+// Job is a kind of work that muster does.
+type Job string
+
+const (
+	JobSync      Job = "sync"
+	JobEnforce   Job = "enforce"
+	JobHousekeep Job = "housekeep"
+)
+
+// Jobs are all kinds of work there are.
+var Jobs = []Job{JobSync, JobEnforce, JobHousekeep}
+
+// Source is who caused a trigger.
+type Source string
+
+const (
+	SourceCron Source = "cron"
+	SourceNATS Source = "nats"
+	SourceCLI  Source = "cli"
+	SourceSync Source = "sync" // a complete sync asks for enforcement
+)
+
+// Trigger is the message that makes a job run. It says "look at this again",
+// never "do this".
+type Trigger struct {
+	ID     string // UUID; the key of the run
+	Job    Job
+	Name   string // a target, or All
+	Source Source
+	Parent string // id of the trigger that named All, where this is one of its parts
+	Reason string // free text of whoever published it
+}
+
+// RunState is how far the run of a trigger has come.
+type RunState string
+
+const (
+	// RunQueued is internal: the outbox holds the trigger, nobody has begun.
+	RunQueued  RunState = "queued"
+	RunRunning RunState = "running"
+	RunDone    RunState = "done"
+	RunFailed  RunState = "failed" // and will be tried again
+	RunDead    RunState = "dead"   // and will not
+)
+
+// Counts are the figures a run leaves behind, by a stable key.
+type Counts map[string]int64
+
+// Run is one trigger being worked on.
+type Run struct {
+	Trigger    Trigger
+	Attempt    int
+	State      RunState
+	StartedAt  time.Time
+	FinishedAt time.Time
+	Error      string
+	Counts     Counts
+}
+
+// DeadLetter is a message that failed for good.
+type DeadLetter struct {
+	ID        string // UUID
+	Subject   string
+	TriggerID string // empty where the message never became a trigger
+	Body      string // at most 16 KiB, invalid UTF-8 replaced
+	Error     string
+	Attempts  int
+	DiedAt    time.Time
+}
+
+// TickState is what became of one due moment of a schedule.
+type TickState string
+
+const (
+	TickFired   TickState = "fired"
+	TickMissed  TickState = "missed"  // nobody was there within the deadline
+	TickSkipped TickState = "skipped" // the run before was still going
+)
+
+// Tick is one due moment of a schedule.
+type Tick struct {
+	Schedule  string // JOB/NAME
+	At        time.Time
+	State     TickState
+	FiredAt   time.Time
+	TriggerID string
+}
+
+// OutboxMessage is something to be published once the transaction that wrote
+// it has committed. Its ID is the message id on the wire.
+type OutboxMessage struct {
+	ID      string // UUID
+	Subject string
+	Headers map[string]string
+	Body    []byte
+}
