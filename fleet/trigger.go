@@ -61,6 +61,25 @@ type Run struct {
 	Counts     Counts
 }
 
+// Disposition is what the record says to somebody who wants to begin a run.
+type Disposition string
+
+const (
+	DispositionStarted   Disposition = "started"   // it is yours, under a lease
+	DispositionFinished  Disposition = "finished"  // done or dead: nothing is left to do
+	DispositionElsewhere Disposition = "elsewhere" // somebody else holds a live lease
+)
+
+// Begun is the answer to the wish to begin a run.
+type Begun struct {
+	Disposition Disposition
+	// Run is the run as recorded, with Source, Parent and Attempt: what the
+	// store knows of a trigger wins over what its message says.
+	Run Run
+	// RetryAfter is how long the lease of somebody else still lasts.
+	RetryAfter time.Duration
+}
+
 // DeadLetter is a message that failed for good.
 type DeadLetter struct {
 	ID        string // UUID
