@@ -14,6 +14,11 @@ const (
 // Jobs are all kinds of work there are.
 var Jobs = []Job{JobSync, JobEnforce, JobHousekeep}
 
+// Named reports whether the job works on one name at a time, so that a
+// trigger for All stands for one trigger per name. Housekeeping has no names:
+// All is its only one.
+func (j Job) Named() bool { return j != JobHousekeep }
+
 // Source is who caused a trigger.
 type Source string
 
@@ -33,6 +38,23 @@ type Trigger struct {
 	Source Source
 	Parent string // id of the trigger that named All, where this is one of its parts
 	Reason string // free text of whoever published it
+}
+
+// TriggerPrefix begins the subject of every trigger.
+const TriggerPrefix = "muster.v1.trigger."
+
+// HeaderTrigger carries the id of a trigger that muster itself has published.
+const HeaderTrigger = "Muster-Trigger"
+
+// Subject is where the trigger is published.
+func (t Trigger) Subject() string { return TriggerPrefix + string(t.Job) + "." + t.Name }
+
+// Outgoing is the trigger as a message of the outbox: its id is the message's.
+func (t Trigger) Outgoing() OutboxMessage {
+	return OutboxMessage{
+		ID: t.ID, Subject: t.Subject(), Body: []byte("{}"),
+		Headers: map[string]string{HeaderTrigger: t.ID},
+	}
 }
 
 // RunState is how far the run of a trigger has come.

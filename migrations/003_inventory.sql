@@ -49,6 +49,7 @@ CREATE TABLE muster.runner (
 	CHECK ((removed_at IS NULL) = (removal_cause IS NULL))
 ) WITH (fillfactor = 80);
 CREATE INDEX runner_live ON muster.runner (target) WHERE removed_at IS NULL;
+CREATE INDEX runner_removed ON muster.runner (target, removed_at) WHERE removed_at IS NOT NULL;
 CREATE INDEX runner_name ON muster.runner (name);
 CREATE INDEX runner_host ON muster.runner (host) WHERE host IS NOT NULL AND removed_at IS NULL;
 
