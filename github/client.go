@@ -1,0 +1,304 @@
+// Package github speaks to GitHub's REST API for self-hosted runners, on
+// github.com and on GitHub Enterprise Server, at all three levels at which
+// runners are registered.
+//
+// It takes types, addresses and request building from go-github v45 and none
+// of its transport: that version knows 15 of the 18 operations, believes an
+// empty 200 to be an empty fleet, reports a redirected DELETE as done, does not
+// know status 429 and stops sending by itself once a limit was reached. Every
+// operation therefore goes through one method of ours, Client.do, which checks
+// status and shape before anything is believed.
+package github
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	gh "github.com/google/go-github/v45/github"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+const (
+	defaultConcurrency = 16 // 95 % of the ideal gain at 50 ms latency; GitHub allows 100 at once
+	defaultTimeout     = 10 * time.Second
+	maxBody            = 8 << 20 // a page of 100 runners with 100 labels each stays under 2 MiB
+)
+
+// Config is what a Client needs. APIURL, Token and UserAgent are required.
+type Config struct {
+	// APIURL is https://api.github.com or https://HOST/api/v3.
+	APIURL string
+	// Token is asked before every request, so that a rotated file is seen.
+	Token func(context.Context) (fleet.Secret, error)
+	// UserAgent names the program; GitHub refuses requests without one.
+	UserAgent string
+	// Concurrency is how many pages of one listing are in flight after the
+	// first one. Zero means 16.
+	Concurrency int
+	// Timeout limits one request with its body. Zero means 10 s.
+	Timeout time.Duration
+	// Observe hears of every request that was sent. It is called from many
+	// goroutines at once. Nil: nobody listens.
+	Observe func(Call)
+}
+
+// Call is one request that was sent, as metrics want it.
+type Call struct {
+	Op            string // one of the Op constants
+	Scope         fleet.Scope
+	Status        int   // 0: no answer
+	Err           error // nil: the answer was as it has to be
+	Took          time.Duration
+	RateRemaining int // requests left in the window; -1: the server does not say
+}
+
+// Client is one credential at one GitHub instance. It is safe for concurrent
+// use.
+type Client struct {
+	requests *gh.Client // builds requests, sends none
+	http     *http.Client
+	token    func(context.Context) (fleet.Secret, error)
+	observe  func(Call)
+	timeout  time.Duration
+	parallel int
+}
+
+// New checks the configuration and returns a Client. It sends nothing.
+func New(c Config) (*Client, error) {
+	base, err := parseAPIURL(c.APIURL)
+	if err != nil {
+		return nil, err
+	}
+	if c.Token == nil {
+		return nil, errors.New("github client: no way to get a token")
+	}
+	if c.UserAgent == "" {
+		return nil, errors.New("github client: no user agent: GitHub refuses requests without one")
+	}
+	if c.Concurrency < 0 || c.Timeout < 0 {
+		return nil, fmt.Errorf("github client: concurrency %d and timeout %s must not be negative", c.Concurrency, c.Timeout)
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = defaultConcurrency
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.Observe == nil {
+		c.Observe = func(Call) {}
+	}
+
+	// With the default of 2 idle connections, 16 pages in flight dial anew for
+	// almost every page.
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = c.Concurrency
+	transport.MaxIdleConns = max(transport.MaxIdleConns, c.Concurrency)
+	hc := &http.Client{
+		Transport: transport,
+		// net/http replays a redirected DELETE as GET, and would carry the
+		// credential to wherever the answer points.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	requests := gh.NewClient(hc)
+	requests.BaseURL = base
+	requests.UserAgent = c.UserAgent
+	return &Client{
+		requests: requests,
+		http:     hc,
+		token:    c.Token,
+		observe:  c.Observe,
+		timeout:  c.Timeout,
+		parallel: c.Concurrency,
+	}, nil
+}
+
+// parseAPIURL returns the address with the trailing slash that go-github
+// resolves paths against.
+func parseAPIURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		// The text of a parse error repeats the address with any password in it.
+		return nil, errors.New("api_url: not a URL: want https://api.github.com or https://HOST/api/v3")
+	}
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
+		err = errors.New("not an absolute http or https address")
+	case u.User != nil:
+		err = errors.New("must not carry a user or password: credentials belong under auth")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		err = errors.New("must not carry a query or fragment")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("api_url %s: %w: want https://api.github.com or https://HOST/api/v3", u.Redacted(), err)
+	}
+	u.Path = strings.TrimRight(u.Path, "/") + "/"
+	u.RawPath = ""
+	return u, nil
+}
+
+// operation is one request: what is asked, and the only status that is a yes.
+type operation struct {
+	op       string
+	scope    fleet.Scope
+	single   bool // concerns one runner
+	runnerID int64
+	method   string
+	path     string // below the scope: "actions/runners/41"
+	want     int
+}
+
+// do sends one request and decodes its body into v. It returns the headers of
+// a good answer. With a nil v the body is not looked at. Every error is an
+// *Error.
+func (c *Client) do(ctx context.Context, o operation, v any) (http.Header, error) {
+	req, secret, err := c.request(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	call := Call{Op: o.op, Scope: o.scope, RateRemaining: -1}
+	resp, body, err := c.exchange(ctx, req)
+	switch {
+	case resp == nil:
+		err = o.noAnswer(ctx, err, c.timeout)
+	default:
+		call.Status = resp.StatusCode
+		if n, convErr := strconv.Atoi(resp.Header.Get("X-RateLimit-Remaining")); convErr == nil {
+			call.RateRemaining = n
+		}
+		// The status decides before the body does: a busy runner is busy also
+		// where the explanation got lost on the way.
+		if resp.StatusCode != o.want {
+			err = o.refused(resp, body, secret)
+		} else if err != nil {
+			err = o.brokenOff(ctx, err, resp.StatusCode)
+		} else if v != nil {
+			err = o.decode(resp, body, v)
+		}
+	}
+	call.Err, call.Took = err, time.Since(began)
+	c.observe(call)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Header, nil
+}
+
+// request builds the request with its credential on it.
+func (c *Client) request(ctx context.Context, o operation) (*http.Request, fleet.Secret, error) {
+	if err := o.scope.Valid(); err != nil {
+		return nil, fleet.Secret{}, o.fail(nil, err.Error(), err)
+	}
+	if o.single && o.runnerID <= 0 {
+		err := fmt.Errorf("runner id %d is not positive", o.runnerID)
+		return nil, fleet.Secret{}, o.fail(nil, err.Error(), err)
+	}
+	secret, err := c.token(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fleet.Secret{}, o.fail(fleet.ErrUnavailable, "read the credential: "+err.Error(), err)
+	case err != nil:
+		return nil, fleet.Secret{}, o.fail(fleet.ErrUnauthorized, "read the credential: "+err.Error(), err)
+	case secret.IsZero():
+		return nil, fleet.Secret{}, o.fail(fleet.ErrUnauthorized, "the credential is empty", nil)
+	case strings.ContainsFunc(secret.Reveal(), notInHeader):
+		return nil, fleet.Secret{}, o.fail(fleet.ErrUnauthorized, "the credential contains white space or control characters", nil)
+	}
+	// Relative, since a leading slash would drop /api/v3.
+	req, err := c.requests.NewRequest(o.method, scopePath(o.scope)+o.path, nil)
+	if err != nil {
+		return nil, fleet.Secret{}, o.fail(nil, err.Error(), err)
+	}
+	req.Header.Set("Authorization", "token "+secret.Reveal())
+	return req, secret, nil
+}
+
+func notInHeader(r rune) bool { return r <= ' ' || r >= 0x7f }
+
+// scopePath is the part of the path that names the scope, with a slash at its end.
+func scopePath(s fleet.Scope) string {
+	switch s.Kind {
+	case fleet.ScopeEnterprise:
+		return "enterprises/" + url.PathEscape(s.Owner) + "/"
+	case fleet.ScopeOrg:
+		return "orgs/" + url.PathEscape(s.Owner) + "/"
+	default:
+		return "repos/" + url.PathEscape(s.Owner) + "/" + url.PathEscape(s.Repo) + "/"
+	}
+}
+
+// exchange sends the request and reads the whole answer within the timeout.
+// The response is nil where no answer came; its body is closed already.
+func (c *Client) exchange(ctx context.Context, req *http.Request) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	resp, err := c.http.Do(req.WithContext(ctx))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // all that counts has been read
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err == nil && len(body) > maxBody {
+		err = errTooLarge
+	}
+	return resp, body, err
+}
+
+var errTooLarge = fmt.Errorf("answer is larger than %d MiB", maxBody>>20)
+
+// decode accepts exactly one JSON value that is not null.
+func (o operation) decode(resp *http.Response, body []byte, v any) error {
+	if !isJSON(resp.Header) {
+		return o.malformed(resp.StatusCode, "answer is "+describe(resp.Header, body)+", not JSON")
+	}
+	trimmed := bytes.TrimSpace(body)
+	if len(trimmed) == 0 || bytes.Equal(trimmed, []byte("null")) {
+		return o.malformed(resp.StatusCode, "answer is empty")
+	}
+	if err := json.Unmarshal(trimmed, v); err != nil {
+		return o.malformed(resp.StatusCode, explainJSON(err))
+	}
+	return nil
+}
+
+// explainJSON says where an answer is wrong without repeating any of it: it may
+// hold a token.
+func explainJSON(err error) string {
+	var syntax *json.SyntaxError
+	var mismatch *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("answer is not valid JSON at byte %d", syntax.Offset)
+	case errors.As(err, &mismatch):
+		return fmt.Sprintf("field %q of the answer has the wrong type", mismatch.Field)
+	}
+	return "answer cannot be decoded"
+}
+
+func isJSON(h http.Header) bool {
+	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (media == "application/json" || strings.HasSuffix(media, "+json"))
+}
+
+// describe names the kind of an answer that should have been JSON.
+func describe(h http.Header, body []byte) string {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return "empty"
+	}
+	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return "of unknown type"
+	}
+	return clean(media)
+}

@@ -1,0 +1,251 @@
+package github
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	gh "github.com/google/go-github/v45/github"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// The operations, as Error and Call name them.
+const (
+	OpRunners           = "list_runners"
+	OpCanList           = "check_access"
+	OpRunner            = "get_runner"
+	OpRemoveRunner      = "delete_runner"
+	OpDownloads         = "list_downloads"
+	OpRegistrationToken = "create_registration_token"
+	OpRemovalToken      = "create_removal_token"
+)
+
+// Error is why an operation did not come to its result. errors.Is finds the
+// Kind, and context errors where there were any.
+type Error struct {
+	Op       string // one of the Op constants
+	Scope    fleet.Scope
+	RunnerID int64         // 0: the operation concerns no single runner
+	Status   int           // 0: no answer
+	Wait     time.Duration // how long GitHub asks to wait; 0: it does not
+	Kind     error         // one of fleet's sentinels; nil: the request itself was invalid and was not sent
+	Detail   string        // GitHub's message or what is wrong, short; never a header, a secret or a page of HTML
+	Err      error         // underneath, where there is one
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(strings.ReplaceAll(e.Op, "_", " "))
+	if e.RunnerID != 0 {
+		fmt.Fprintf(&b, " %d", e.RunnerID)
+	}
+	b.WriteString(" of " + e.Scope.String())
+	if e.Kind != nil {
+		b.WriteString(": " + e.Kind.Error())
+	}
+	if e.Status != 0 {
+		fmt.Fprintf(&b, " (HTTP %d)", e.Status)
+	}
+	if e.Detail != "" {
+		b.WriteString(": " + e.Detail)
+	}
+	if e.Wait > 0 {
+		fmt.Fprintf(&b, "; wait %s", e.Wait.Round(time.Second))
+	}
+	return b.String() + e.mend()
+}
+
+// mend is what the operator can do.
+func (e *Error) mend() string {
+	switch {
+	case errors.Is(e.Kind, fleet.ErrUnauthorized):
+		return "; check that the token is the right one and has not expired"
+	case errors.Is(e.Kind, fleet.ErrForbidden):
+		switch e.Scope.Kind {
+		case fleet.ScopeEnterprise:
+			return "; a classic token needs manage_runners:enterprise (GitHub Enterprise Server 3.1: admin:enterprise)"
+		case fleet.ScopeOrg:
+			return "; a classic token needs admin:org, and its user must own the organisation"
+		default:
+			return "; a classic token needs repo, and its user must administer the repository"
+		}
+	case errors.Is(e.Kind, fleet.ErrNotFound) && e.RunnerID == 0:
+		return "; the scope does not exist or the token cannot see it"
+	}
+	return ""
+}
+
+// Unwrap gives the kind and what is underneath.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	for _, err := range []error{e.Kind, e.Err} {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+func (o operation) fail(kind error, detail string, err error) *Error {
+	return &Error{Op: o.op, Scope: o.scope, RunnerID: o.runnerID, Kind: kind, Detail: clean(detail), Err: err}
+}
+
+func (o operation) malformed(status int, detail string) *Error {
+	e := o.fail(fleet.ErrMalformed, detail, nil)
+	e.Status = status
+	return e
+}
+
+// noAnswer is for requests that got no status at all.
+func (o operation) noAnswer(ctx context.Context, err error, timeout time.Duration) *Error {
+	// The address in a url.Error tells nothing that the operation does not.
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err
+	}
+	detail := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		detail = fmt.Sprintf("no answer within %s", timeout)
+	}
+	return o.fail(fleet.ErrUnavailable, detail, err)
+}
+
+// brokenOff is for answers whose status came and whose body did not.
+func (o operation) brokenOff(ctx context.Context, err error, status int) *Error {
+	kind, detail := fleet.ErrUnavailable, "the answer broke off: "+err.Error()
+	switch {
+	case errors.Is(err, errTooLarge):
+		kind, detail = fleet.ErrMalformed, err.Error()
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		detail = "the answer did not end in time"
+	}
+	e := o.fail(kind, detail, err)
+	e.Status = status
+	return e
+}
+
+// refused turns a status that is not the wanted one into an Error.
+func (o operation) refused(resp *http.Response, body []byte, secret fleet.Secret) *Error {
+	answer := gh.ErrorResponse{}
+	structured := isJSON(resp.Header) && json.Unmarshal(body, &answer) == nil
+	detail := answer.Message
+	if detail == "" {
+		detail = "answer is " + describe(resp.Header, body)
+	}
+	e := o.fail(fleet.ErrMalformed, strings.ReplaceAll(detail, secret.Reveal(), "[redacted]"), nil)
+	e.Status = resp.StatusCode
+
+	switch status := resp.StatusCode; {
+	case limited(resp, answer):
+		e.Kind, e.Wait = fleet.ErrRateLimited, pause(resp, time.Now())
+	case status == http.StatusUnauthorized:
+		e.Kind = fleet.ErrUnauthorized
+	case status == http.StatusForbidden:
+		e.Kind = fleet.ErrForbidden
+	case status == http.StatusNotFound && structured:
+		// A proxy's page that says 404 is no proof that anything is gone.
+		e.Kind = fleet.ErrNotFound
+	case status == http.StatusUnprocessableEntity && o.method == http.MethodDelete:
+		// The wording has changed over the years, the status has not.
+		e.Kind = fleet.ErrBusy
+	case status >= 500:
+		// Up to GitHub Enterprise Server 3.3 or so, 500 is also what the
+		// DELETE of a busy runner gets: the caller has to look again.
+		e.Kind = fleet.ErrUnavailable
+		if resp.Header.Get("Retry-After") != "" {
+			e.Wait = pause(resp, time.Now())
+		}
+	case redirects(status):
+		e.Kind = fleet.ErrUnavailable
+		e.Detail = "redirect" + target(resp) + " refused; if the owner or repository was renamed, correct the scope"
+	default:
+		e.Detail = clean(fmt.Sprintf("status is not %d: %s", o.want, e.Detail))
+	}
+	return e
+}
+
+// limited recognises GitHub's ways of asking for a pause. Secondary limits may
+// come with neither Retry-After nor an exhausted budget, so that only the text
+// or the link to the documentation tells them from a lack of rights.
+func limited(resp *http.Response, answer gh.ErrorResponse) bool {
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		return true
+	case http.StatusForbidden:
+		return resp.Header.Get("Retry-After") != "" ||
+			resp.Header.Get("X-RateLimit-Remaining") == "0" ||
+			strings.Contains(answer.DocumentationURL, "rate-limit") ||
+			strings.Contains(strings.ToLower(answer.Message), "rate limit")
+	}
+	return false
+}
+
+const (
+	shortestPause = time.Second
+	defaultPause  = time.Minute // GitHub's advice where the answer says nothing
+	longestPause  = 24 * time.Hour
+)
+
+// pause is how long the answer asks to wait. Moments are compared with the
+// server's clock where the answer tells it: ours may differ.
+func pause(resp *http.Response, now time.Time) time.Duration {
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		now = date
+	}
+	wait := defaultPause
+	after := strings.TrimSpace(resp.Header.Get("Retry-After"))
+	if seconds, err := strconv.ParseInt(after, 10, 64); err == nil {
+		wait = time.Duration(min(max(seconds, 0), int64(longestPause/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(after); err == nil {
+		wait = at.Sub(now)
+	} else if resp.Header.Get("X-RateLimit-Remaining") == "0" {
+		if reset, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64); err == nil {
+			wait = time.Unix(reset, 0).Sub(now)
+		}
+	}
+	return min(max(wait, shortestPause), longestPause)
+}
+
+func redirects(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// target names the host that a redirect points to, and no more of it: the rest
+// may carry secrets.
+func target(resp *http.Response) string {
+	at, err := resp.Location()
+	if err != nil {
+		return ""
+	}
+	return " to " + clean(at.Host)
+}
+
+const maxDetail = 200 // runes
+
+// clean makes foreign text fit for one line of a log.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > maxDetail {
+		s = string(r[:maxDetail]) + "…"
+	}
+	return s
+}
