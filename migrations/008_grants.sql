@@ -10,6 +10,7 @@ BEGIN
 		-- Not xid: see audit.event.
 		GRANT INSERT (event_id, occurred_at, payload, leaf_hash) ON audit.event TO muster_app;
 		GRANT SELECT ON ALL TABLES IN SCHEMA api TO muster_app;
+		GRANT SELECT ON public.muster_schema_version TO muster_app;
 	END IF;
 	IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'muster_auditor') THEN
 		GRANT USAGE ON SCHEMA api TO muster_auditor;

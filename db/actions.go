@@ -1,0 +1,105 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// Acted counts intents under a policy on a target: those since the beginning
+// of the window that used up its caps (spared and failed ones did not, nor
+// those an operator allowed beyond), and all of the last minute.
+func (tx *Tx) Acted(ctx context.Context, policy, target string, window, minute time.Time) (counted, lastMinute int, err error) {
+	return acted(ctx, tx.tx, policy, target, window, minute)
+}
+
+// Acted is Tx.Acted outside a transaction.
+func (db *DB) Acted(ctx context.Context, policy, target string, window, minute time.Time) (counted, lastMinute int, err error) {
+	return acted(ctx, db.pool, policy, target, window, minute)
+}
+
+func acted(ctx context.Context, q querier, policy, target string, window, minute time.Time) (int, int, error) {
+	var counted, last int
+	err := q.QueryRow(ctx, `
+		SELECT count(*) FILTER (WHERE intended_at > $3 AND NOT allowed AND state IN ('intended', 'done', 'gone')),
+			count(*) FILTER (WHERE intended_at > $4)
+		FROM muster.action
+		WHERE policy = $1 AND target = $2 AND intended_at > least($3::timestamptz, $4::timestamptz)`,
+		policy, target, window, minute).Scan(&counted, &last)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count the acts of policy %s on %s: %w", policy, target, translate(err))
+	}
+	return counted, last, nil
+}
+
+// Intend stores an intent. fleet.ErrConflict says that somebody is acting on
+// the runner already.
+func (tx *Tx) Intend(ctx context.Context, a fleet.Action, allowed bool) error {
+	tag, err := tx.tx.Exec(ctx, `
+		INSERT INTO muster.action (action_id, decision_id, trigger_id, policy, target, runner_id, name, action,
+			state, allowed, intended_at, lease_until)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'intended', $9, $10, $11)
+		ON CONFLICT (target, runner_id) WHERE state = 'intended' DO NOTHING`,
+		a.ID, a.DecisionID, a.TriggerID, a.Policy, a.Target, a.RunnerID, a.Name, string(a.Kind),
+		allowed, a.IntendedAt, a.LeaseUntil)
+	if err != nil {
+		return fmt.Errorf("store the intent on runner %s/%d: %w", a.Target, a.RunnerID, translate(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("store the intent on runner %s/%d: another one is open: %w", a.Target, a.RunnerID, fleet.ErrConflict)
+	}
+	return nil
+}
+
+// Settle stores the outcome of an intent. fleet.ErrConflict says that somebody
+// settled it before.
+func (tx *Tx) Settle(ctx context.Context, a fleet.Action) error {
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE muster.action
+		SET state = $2, reason = $3, http_status = $4, settled_at = $5
+		WHERE action_id = $1 AND state = 'intended'`,
+		a.ID, string(a.State), a.Reason, orNull(a.HTTPStatus), a.SettledAt)
+	if err != nil {
+		return fmt.Errorf("settle action %s: %w", a.ID, translate(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("settle action %s: it is settled: %w", a.ID, fleet.ErrConflict)
+	}
+	return nil
+}
+
+// ClaimIntents takes up to n open intents whose lease has ended, under a new
+// lease, so that one process at a time settles each.
+func (tx *Tx) ClaimIntents(ctx context.Context, n int, lease time.Duration) ([]fleet.Action, error) {
+	rows, err := tx.tx.Query(ctx, `
+		UPDATE muster.action a
+		SET lease_until = clock_timestamp() + $2::interval
+		FROM (
+			SELECT action_id
+			FROM muster.action
+			WHERE state = 'intended' AND lease_until < clock_timestamp()
+			ORDER BY intended_at
+			LIMIT $1
+			FOR UPDATE SKIP LOCKED
+		) due
+		WHERE a.action_id = due.action_id
+		RETURNING a.action_id::text, a.decision_id::text, a.trigger_id::text, a.policy, a.target, a.runner_id,
+			a.name, a.action, a.intended_at, a.lease_until`, n, lease)
+	if err == nil {
+		var claimed []fleet.Action
+		claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.Action, error) {
+			a := fleet.Action{State: fleet.ActionIntended}
+			err := row.Scan(&a.ID, &a.DecisionID, &a.TriggerID, &a.Policy, &a.Target, &a.RunnerID,
+				&a.Name, &a.Kind, &a.IntendedAt, &a.LeaseUntil)
+			return a, err
+		})
+		if err == nil {
+			return claimed, nil
+		}
+	}
+	return nil, fmt.Errorf("claim open intents: %w", translate(err))
+}

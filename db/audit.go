@@ -1,0 +1,117 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// auditTimeout is how long the trail may hold up what it tells of (policy:
+// no audit row, no act).
+const auditTimeout = 2 * time.Second
+
+// payload is an audit event as it is sealed: its JSON, in this order of keys,
+// is the canonical text.
+type payload struct {
+	V         int            `json:"v"`
+	EventID   string         `json:"event_id"`
+	Time      string         `json:"time"`
+	Code      string         `json:"code"`
+	Action    string         `json:"action"`
+	Outcome   string         `json:"outcome"`
+	Actor     payloadActor   `json:"actor"`
+	Target    string         `json:"target,omitempty"`
+	Runner    *payloadRunner `json:"runner,omitempty"`
+	Host      string         `json:"host,omitempty"`
+	Policy    string         `json:"policy,omitempty"`
+	TriggerID string         `json:"trigger_id,omitempty"`
+	Reason    string         `json:"reason,omitempty"`
+	Details   map[string]any `json:"details,omitempty"` // encoding/json sorts the keys
+}
+
+type payloadActor struct {
+	Type string `json:"type"`
+	Name string `json:"name"`
+}
+
+type payloadRunner struct {
+	ID   int64  `json:"id"`
+	Name string `json:"name,omitempty"`
+}
+
+// Audit adds events to the trail, all in one statement however many there
+// are. They become true with the transaction.
+func (tx *Tx) Audit(ctx context.Context, events ...fleet.AuditEvent) error {
+	if len(events) == 0 {
+		return nil
+	}
+	rows := make([][]any, 0, len(events))
+	for _, e := range events {
+		row, err := auditRow(e)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, row)
+	}
+	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	defer cancel()
+	var err error
+	if len(rows) == 1 {
+		_, err = tx.tx.Exec(ctx, `
+			INSERT INTO audit.event (event_id, occurred_at, payload, leaf_hash)
+			VALUES ($1, $2, $3, $4)`, rows[0]...)
+	} else {
+		_, err = tx.tx.CopyFrom(ctx, pgx.Identifier{"audit", "event"},
+			[]string{"event_id", "occurred_at", "payload", "leaf_hash"}, pgx.CopyFromRows(rows))
+	}
+	if err != nil {
+		return fmt.Errorf("write audit event %s: %w", events[0].Code, translate(err))
+	}
+	return nil
+}
+
+func auditRow(e fleet.AuditEvent) ([]any, error) {
+	if err := e.Valid(); err != nil {
+		return nil, err
+	}
+	id := uuid.Must(uuid.NewV7())
+	if e.ID != "" {
+		var err error
+		if id, err = uuid.Parse(e.ID); err != nil {
+			return nil, fmt.Errorf("audit event %s: id %q: %w", e.Code, e.ID, err)
+		}
+	}
+	at := e.At
+	if at.IsZero() {
+		at = time.Now()
+	}
+	at = at.UTC().Truncate(time.Microsecond) // what timestamptz can hold
+	kind, _ := e.Code.Kind()
+	p := payload{
+		V: 1, EventID: id.String(), Time: at.Format(time.RFC3339Nano),
+		Code: string(e.Code), Action: kind.Action, Outcome: string(kind.Outcome),
+		Actor:  payloadActor{Type: string(e.Actor.Type), Name: e.Actor.Name},
+		Target: e.Target, Host: e.Host, Policy: e.Policy, TriggerID: e.TriggerID,
+		Reason: e.Reason, Details: e.Details,
+	}
+	if e.RunnerID != 0 {
+		p.Runner = &payloadRunner{ID: e.RunnerID, Name: e.RunnerName}
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(p); err != nil {
+		return nil, fmt.Errorf("audit event %s: encode: %w", e.Code, err)
+	}
+	body := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	leaf := sha256.Sum256(append([]byte{0}, body...))
+	return []any{id, at, string(body), leaf[:]}, nil
+}

@@ -1,0 +1,222 @@
+// Package db is everything that speaks SQL. DB reads; Tx writes, and is to be
+// had only from InTx, so that no state changes outside a transaction that can
+// carry its audit event along.
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// appRole is the role the service works as where it exists; see 001_roles.sql.
+const appRole = "muster_app"
+
+// DB is the record. It is safe for concurrent use.
+type DB struct {
+	pool *pgxpool.Pool
+	wake chan struct{}
+	role atomic.Value // string: the role the newest connection works as
+}
+
+// Tx is a transaction: the only thing that writes.
+type Tx struct {
+	tx     pgx.Tx
+	outbox bool // something was put into the outbox
+}
+
+// Open prepares a pool of connections. It connects lazily: an unreachable
+// server shows at the first use, and Ping tells. Each connection becomes
+// muster_app where that role exists and may be taken.
+func Open(ctx context.Context, url string) (*DB, error) {
+	return OpenTraced(ctx, url, nil)
+}
+
+// OpenTraced is Open with a tracer that sees every statement.
+func OpenTraced(ctx context.Context, url string, tracer pgx.QueryTracer) (*DB, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		// pgx repeats the URL without its password, but not every part of it
+		// is worth the trust.
+		return nil, errors.New("database_url is not a Postgres URL or key=value string")
+	}
+	db := &DB{wake: make(chan struct{}, 1)}
+	db.role.Store("")
+	cfg.ConnConfig.Tracer = tracer
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	if _, set := cfg.ConnConfig.RuntimeParams["application_name"]; !set {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "muster"
+	}
+	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	// A transaction that hangs would hold its locks, and stall whoever seals
+	// the trail, for ever.
+	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "30000"
+	if cfg.MaxConns < 16 {
+		cfg.MaxConns = 16
+	}
+	cfg.AfterConnect = db.becomeApp
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", translate(err))
+	}
+	db.pool = pool
+	return db, nil
+}
+
+func (db *DB) becomeApp(ctx context.Context, conn *pgx.Conn) error {
+	var role string
+	err := conn.QueryRow(ctx, `
+		SELECT CASE
+			WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
+				AND pg_has_role(current_user, $1, 'MEMBER')
+				AND to_regclass('audit.event') IS NOT NULL
+			THEN set_config('role', $1, false)
+			ELSE current_user::text END`, appRole).Scan(&role)
+	if err != nil {
+		return err
+	}
+	db.role.Store(role)
+	return nil
+}
+
+// Role is the role that connections work as; empty before the first one.
+func (db *DB) Role() string { return db.role.Load().(string) }
+
+// WorksAsApp reports whether connections have the narrow rights of muster_app.
+func (db *DB) WorksAsApp() bool { return db.Role() == appRole }
+
+// Reset drops the connections, so that the next ones see a new schema or role.
+func (db *DB) Reset() { db.pool.Reset() }
+
+// Close waits for connections in use and closes all.
+func (db *DB) Close() { db.pool.Close() }
+
+// Ping asks the server for a sign of life.
+func (db *DB) Ping(ctx context.Context) error {
+	if _, err := db.pool.Exec(ctx, `SELECT 1`); err != nil {
+		return fmt.Errorf("reach Postgres: %w", translate(err))
+	}
+	return nil
+}
+
+// Now is Postgres's clock, the one that all replicas share.
+func (db *DB) Now(ctx context.Context) (time.Time, error) {
+	var now time.Time
+	if err := db.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return time.Time{}, fmt.Errorf("read Postgres's clock: %w", translate(err))
+	}
+	return now.UTC(), nil
+}
+
+// InTx runs do in one transaction (READ COMMITTED) and commits it if do
+// returns nil. A deadlock is tried again twice, so do may run more than once;
+// it must use the Tx for everything and touch nothing outside the database.
+func (db *DB) InTx(ctx context.Context, do func(*Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		err := db.once(ctx, do)
+		var pg *pgconn.PgError
+		if attempt < 3 && errors.As(err, &pg) && (pg.Code == "40P01" || pg.Code == "40001") {
+			continue
+		}
+		return translate(err)
+	}
+}
+
+func (db *DB) once(ctx context.Context, do func(*Tx) error) error {
+	tx, err := db.pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	t := &Tx{tx: tx}
+	if err := do(t); err != nil {
+		// The caller's context may be what ended do; the rollback must not
+		// depend on it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = tx.Rollback(ctx) // the connection is dropped where this fails, which rolls back as well
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("commit transaction: %w", err)
+	}
+	if t.outbox {
+		select {
+		case db.wake <- struct{}{}:
+		default: // somebody has been woken and has not looked yet
+		}
+	}
+	return nil
+}
+
+// translate makes the errors of pgx into those of fleet, where callers act on
+// them. Everything else passes as it is.
+func translate(err error) error {
+	var pg *pgconn.PgError
+	var network net.Error
+	var connect *pgconn.ConnectError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fleet.ErrUnavailable), errors.Is(err, fleet.ErrNotFound):
+		return err
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%w (%w)", fleet.ErrNotFound, err)
+	case errors.As(err, &connect):
+		// Its text names user, host and database, never the password.
+		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
+	case errors.As(err, &pg):
+		switch pg.Code[:2] {
+		case "08", "53", "57": // connection, resources, operator intervention
+			return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
+		}
+		return err
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.As(err, &network), pgconn.SafeToRetry(err), errors.Is(err, net.ErrClosed):
+		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
+	}
+	return err
+}
+
+// querier is what DB and Tx read with.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// orNull stores the zero value of a column that may be null as null.
+func orNull[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// utc reads a nullable time; null is the zero time.
+func utc(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func isNotFound(err error) bool { return errors.Is(err, fleet.ErrNotFound) }

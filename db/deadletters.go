@@ -1,0 +1,126 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+const maxDeadBody = 16 << 10
+
+// bury stores a dead letter with its audit event. One with an ID that is there
+// already changes nothing.
+func (tx *Tx) bury(ctx context.Context, l fleet.DeadLetter, actor fleet.Actor) error {
+	if l.ID == "" {
+		l.ID = uuid.NewString()
+	}
+	trigger, err := parseOptional(l.TriggerID)
+	if err != nil {
+		return fmt.Errorf("store dead letter: trigger id %q: %w", l.TriggerID, err)
+	}
+	tag, err := tx.tx.Exec(ctx, `
+		INSERT INTO muster.dead_letter (id, subject, trigger_id, body, error, attempts, died_at)
+		VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
+		ON CONFLICT (id) DO NOTHING`,
+		l.ID, storable(l.Subject), trigger, storable(l.Body), storable(l.Error), l.Attempts)
+	if err != nil {
+		return fmt.Errorf("store dead letter: %w", translate(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return tx.Audit(ctx, fleet.AuditEvent{
+		Code: fleet.AuditTriggerDead, Actor: actor, TriggerID: l.TriggerID, Reason: cut(storable(l.Error), 1024),
+		Details: map[string]any{"subject": cut(storable(l.Subject), 1024), "dead_letter_id": l.ID, "attempts": l.Attempts},
+	})
+}
+
+// storable makes any bytes a text that Postgres takes: valid UTF-8, no NUL, at
+// most 16 KiB.
+func storable(s string) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	return cut(s, maxDeadBody)
+}
+
+// cut shortens a valid UTF-8 text to at most n bytes.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// DeadLetters lists the messages that failed for good, newest first.
+func (db *DB) DeadLetters(ctx context.Context) ([]fleet.DeadLetter, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT id::text, subject, coalesce(trigger_id::text, ''), body, error, attempts, died_at
+		FROM muster.dead_letter
+		ORDER BY died_at DESC, id`)
+	if err == nil {
+		var all []fleet.DeadLetter
+		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.DeadLetter, error) {
+			var l fleet.DeadLetter
+			err := row.Scan(&l.ID, &l.Subject, &l.TriggerID, &l.Body, &l.Error, &l.Attempts, &l.DiedAt)
+			l.DiedAt = l.DiedAt.UTC()
+			return l, err
+		})
+		if err == nil {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("read dead letters: %w", translate(err))
+}
+
+// TakeDeadLetter removes a dead letter and returns it; fleet.ErrNotFound where
+// there is none of that id.
+func (tx *Tx) TakeDeadLetter(ctx context.Context, id string) (fleet.DeadLetter, error) {
+	var l fleet.DeadLetter
+	if _, err := uuid.Parse(id); err != nil {
+		return l, fmt.Errorf("dead letter %q: %w", id, fleet.ErrNotFound)
+	}
+	err := tx.tx.QueryRow(ctx, `
+		DELETE FROM muster.dead_letter
+		WHERE id = $1
+		RETURNING id::text, subject, coalesce(trigger_id::text, ''), body, error, attempts, died_at`, id).
+		Scan(&l.ID, &l.Subject, &l.TriggerID, &l.Body, &l.Error, &l.Attempts, &l.DiedAt)
+	if err != nil {
+		return l, fmt.Errorf("dead letter %s: %w", id, translate(err))
+	}
+	return l, nil
+}
+
+// Housekeep deletes what happened before then: ticks, finished runs, syncs,
+// decisions, settled actions and token requests, history, runners removed. The
+// audit trail has a retention of its own. It returns how many rows went from
+// where.
+func (tx *Tx) Housekeep(ctx context.Context, before time.Time) (fleet.Counts, error) {
+	counts := fleet.Counts{}
+	for _, q := range []struct{ what, sql string }{
+		{"ticks", `DELETE FROM muster.tick t WHERE tick_at < $1
+			AND tick_at < (SELECT max(n.tick_at) FROM muster.tick n WHERE n.schedule = t.schedule)`},
+		{"runs", `DELETE FROM muster.run WHERE queued_at < $1 AND state IN ('done', 'dead')`},
+		{"syncs", `DELETE FROM muster.sync WHERE started_at < $1`},
+		{"actions", `DELETE FROM muster.action WHERE settled_at < $1`},
+		{"decisions", `DELETE FROM muster.decision d WHERE at < $1
+			AND NOT EXISTS (SELECT FROM muster.action a WHERE a.decision_id = d.decision_id)`},
+		{"tokens", `DELETE FROM muster.token WHERE requested_at < $1 AND outcome <> 'requested'`},
+		{"history", `DELETE FROM muster.runner_history WHERE at < $1`},
+		{"last_decisions", `DELETE FROM muster.last_decision d USING muster.runner r
+			WHERE r.target = d.target AND r.runner_id = d.runner_id AND r.removed_at < $1`},
+		{"runners", `DELETE FROM muster.runner r WHERE removed_at < $1
+			AND NOT EXISTS (SELECT FROM muster.action a WHERE a.target = r.target AND a.runner_id = r.runner_id)`},
+	} {
+		tag, err := tx.tx.Exec(ctx, q.sql, before)
+		if err != nil {
+			return nil, fmt.Errorf("delete old %s: %w", q.what, translate(err))
+		}
+		counts[q.what] = tag.RowsAffected()
+	}
+	return counts, nil
+}

@@ -1,0 +1,110 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// Enqueue puts messages into the outbox: they are published once the
+// transaction has committed. An empty ID is filled in.
+func (tx *Tx) Enqueue(ctx context.Context, messages ...fleet.OutboxMessage) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	rows := make([][]any, 0, len(messages))
+	for _, m := range messages {
+		id := uuid.New()
+		if m.ID != "" {
+			var err error
+			if id, err = uuid.Parse(m.ID); err != nil {
+				return fmt.Errorf("put %s into the outbox: id %q: %w", m.Subject, m.ID, err)
+			}
+		}
+		headers := m.Headers
+		if headers == nil {
+			headers = map[string]string{}
+		}
+		body := m.Body
+		if body == nil {
+			body = []byte{}
+		}
+		rows = append(rows, []any{id, m.Subject, headers, body})
+	}
+	_, err := tx.tx.CopyFrom(ctx, pgx.Identifier{"muster", "outbox"},
+		[]string{"id", "subject", "headers", "body"}, pgx.CopyFromRows(rows))
+	if err != nil {
+		return fmt.Errorf("put %s into the outbox: %w", messages[0].Subject, translate(err))
+	}
+	tx.outbox = true
+	return nil
+}
+
+// Outbox is the relay's side of the outbox.
+type Outbox struct{ DB *DB }
+
+// Wake receives when a transaction of this process has put something in.
+// Other processes' messages, and those left by a dead one, want a poll.
+func (o Outbox) Wake() <-chan struct{} { return o.DB.wake }
+
+// Claim takes up to n messages, oldest first, for as long as the lease lasts.
+// A message whose lease ends without Delete is claimed again.
+func (o Outbox) Claim(ctx context.Context, n int, lease time.Duration) ([]fleet.OutboxMessage, error) {
+	var messages []fleet.OutboxMessage
+	err := o.DB.InTx(ctx, func(tx *Tx) error {
+		rows, err := tx.tx.Query(ctx, `
+			UPDATE muster.outbox o
+			SET claimed_until = clock_timestamp() + $2::interval
+			FROM (
+				SELECT id
+				FROM muster.outbox
+				WHERE claimed_until < clock_timestamp()
+				ORDER BY created_at
+				LIMIT $1
+				FOR UPDATE SKIP LOCKED
+			) due
+			WHERE o.id = due.id
+			RETURNING o.id::text, o.subject, o.headers, o.body`, n, lease)
+		if err != nil {
+			return err
+		}
+		messages, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.OutboxMessage, error) {
+			var m fleet.OutboxMessage
+			err := row.Scan(&m.ID, &m.Subject, &m.Headers, &m.Body)
+			return m, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim outbox messages: %w", err)
+	}
+	return messages, nil
+}
+
+// Delete removes messages that were published.
+func (o Outbox) Delete(ctx context.Context, ids []string) error {
+	err := o.DB.InTx(ctx, func(tx *Tx) error {
+		_, err := tx.tx.Exec(ctx, `DELETE FROM muster.outbox WHERE id = ANY($1::uuid[])`, ids)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("delete %d published outbox messages: %w", len(ids), err)
+	}
+	return nil
+}
+
+// OutboxAge is how long the oldest message has been waiting; 0 where none is.
+func (db *DB) OutboxAge(ctx context.Context) (time.Duration, error) {
+	var age time.Duration
+	err := db.pool.QueryRow(ctx, `
+		SELECT coalesce(clock_timestamp() - min(created_at), '0') FROM muster.outbox`).Scan(&age)
+	if err != nil {
+		return 0, fmt.Errorf("read the outbox's age: %w", translate(err))
+	}
+	return age, nil
+}

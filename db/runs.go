@@ -1,0 +1,251 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// Runs records the runs of triggers: the recorder of the worker engine.
+// Leases are of the real clock, whatever time the jobs believe it is: they are
+// about processes being alive.
+type Runs struct{ DB *DB }
+
+// Begin inserts the run of a trigger, or takes over one that was queued, has
+// failed, or whose lease has ended.
+func (r Runs) Begin(ctx context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error) {
+	var begun fleet.Begun
+	err := r.DB.InTx(ctx, func(tx *Tx) error {
+		begun = fleet.Begun{}
+		tag, err := tx.tx.Exec(ctx, `
+			INSERT INTO muster.run (trigger_id, job, name, source, reason, attempt, state, queued_at, started_at, lease_until)
+			VALUES ($1, $2, $3, $4, $5, 1, 'running', clock_timestamp(), clock_timestamp(), clock_timestamp() + $6::interval)
+			ON CONFLICT (trigger_id) DO NOTHING`,
+			t.ID, string(t.Job), t.Name, string(t.Source), t.Reason, lease)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			var left time.Duration
+			err := tx.tx.QueryRow(ctx, `
+				SELECT state, coalesce(lease_until - clock_timestamp(), '0')
+				FROM muster.run
+				WHERE trigger_id = $1
+				FOR UPDATE`, t.ID).Scan(&begun.Run.State, &left)
+			if err != nil {
+				return err
+			}
+			switch {
+			case begun.Run.State == fleet.RunDone || begun.Run.State == fleet.RunDead:
+				begun.Disposition = fleet.DispositionFinished
+			case begun.Run.State == fleet.RunRunning && left > 0:
+				begun.Disposition, begun.RetryAfter = fleet.DispositionElsewhere, left
+			default:
+				_, err = tx.tx.Exec(ctx, `
+					UPDATE muster.run
+					SET attempt = attempt + 1, state = 'running', started_at = clock_timestamp(), finished_at = NULL,
+						lease_until = clock_timestamp() + $2::interval
+					WHERE trigger_id = $1`, t.ID, lease)
+				if err != nil {
+					return err
+				}
+			}
+		}
+		if begun.Disposition == "" {
+			begun.Disposition = fleet.DispositionStarted
+		}
+		return readRun(ctx, tx.tx, t.ID, &begun.Run)
+	})
+	if err != nil {
+		return fleet.Begun{}, fmt.Errorf("begin run %s: %w", t.ID, err)
+	}
+	return begun, nil
+}
+
+func readRun(ctx context.Context, q querier, id string, run *fleet.Run) error {
+	var parent *uuid.UUID
+	var started, finished *time.Time
+	var failure *string
+	err := q.QueryRow(ctx, `
+		SELECT trigger_id::text, job, name, source, parent, reason, attempt, state, started_at, finished_at, error, counts
+		FROM muster.run
+		WHERE trigger_id = $1`, id).Scan(&run.Trigger.ID, &run.Trigger.Job, &run.Trigger.Name, &run.Trigger.Source,
+		&parent, &run.Trigger.Reason, &run.Attempt, &run.State, &started, &finished, &failure, &run.Counts)
+	if err != nil {
+		return translate(err)
+	}
+	if parent != nil {
+		run.Trigger.Parent = parent.String()
+	}
+	run.StartedAt, run.FinishedAt, run.Error = utc(started), utc(finished), text(failure)
+	return nil
+}
+
+// Run reads one run; fleet.ErrNotFound where there is none.
+func (db *DB) Run(ctx context.Context, triggerID string) (fleet.Run, error) {
+	var run fleet.Run
+	if err := readRun(ctx, db.pool, triggerID, &run); err != nil {
+		return fleet.Run{}, fmt.Errorf("read run %s: %w", triggerID, err)
+	}
+	return run, nil
+}
+
+// Parts reads the runs that a trigger of the name all was split into.
+func (db *DB) Parts(ctx context.Context, triggerID string) ([]fleet.Run, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT trigger_id::text FROM muster.run WHERE parent = $1 ORDER BY name`, triggerID)
+	if err != nil {
+		return nil, fmt.Errorf("read the parts of run %s: %w", triggerID, translate(err))
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read the parts of run %s: %w", triggerID, translate(err))
+	}
+	parts := make([]fleet.Run, len(ids))
+	for i, id := range ids {
+		if parts[i], err = db.Run(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return parts, nil
+}
+
+// Extend renews the lease of a run. fleet.ErrConflict says that somebody else
+// has taken it over.
+func (r Runs) Extend(ctx context.Context, id string, attempt int, lease time.Duration) error {
+	err := r.DB.InTx(ctx, func(tx *Tx) error {
+		tag, err := tx.tx.Exec(ctx, `
+			UPDATE muster.run SET lease_until = clock_timestamp() + $3::interval
+			WHERE trigger_id = $1 AND attempt = $2 AND state = 'running'`, id, attempt, lease)
+		if err == nil && tag.RowsAffected() == 0 {
+			err = fleet.ErrConflict
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("extend the lease of run %s: %w", id, err)
+	}
+	return nil
+}
+
+// Finish records that an attempt is over: done, or failed and to be tried
+// again. fleet.ErrConflict says that somebody else has taken it over.
+func (r Runs) Finish(ctx context.Context, run fleet.Run) error {
+	if err := r.DB.InTx(ctx, func(tx *Tx) error { return tx.finish(ctx, run) }); err != nil {
+		return fmt.Errorf("finish run %s: %w", run.Trigger.ID, err)
+	}
+	return nil
+}
+
+func (tx *Tx) finish(ctx context.Context, run fleet.Run) error {
+	counts := run.Counts
+	if counts == nil {
+		counts = fleet.Counts{}
+	}
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE muster.run
+		SET state = $3, finished_at = clock_timestamp(), lease_until = NULL, error = $4, counts = $5
+		WHERE trigger_id = $1 AND attempt = $2 AND state = 'running'`,
+		run.Trigger.ID, run.Attempt, string(run.State), orNull(run.Error), counts)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = fleet.ErrConflict
+	}
+	return err
+}
+
+// Die records that a trigger is given up, with its dead letter and an audit
+// event.
+func (r Runs) Die(ctx context.Context, run fleet.Run, letter fleet.DeadLetter) error {
+	err := r.DB.InTx(ctx, func(tx *Tx) error {
+		run.State = fleet.RunDead
+		if err := tx.finish(ctx, run); err != nil {
+			return err
+		}
+		return tx.bury(ctx, letter, ActorOf(run.Trigger))
+	})
+	if err != nil {
+		return fmt.Errorf("give up run %s: %w", run.Trigger.ID, err)
+	}
+	return nil
+}
+
+// Reject records a message that never became a trigger. The same message
+// rejected again (a redelivery) leaves one dead letter.
+func (r Runs) Reject(ctx context.Context, letter fleet.DeadLetter) error {
+	err := r.DB.InTx(ctx, func(tx *Tx) error {
+		return tx.bury(ctx, letter, fleet.Actor{Type: fleet.ActorNATS, Name: letter.Subject})
+	})
+	if err != nil {
+		return fmt.Errorf("record a rejected message on %s: %w", letter.Subject, err)
+	}
+	return nil
+}
+
+// FanOut queues one trigger per name and finishes the one that named all. The
+// parts' ids follow from the whole's, so that doing it twice makes no more.
+func (r Runs) FanOut(ctx context.Context, run fleet.Run, names []string) error {
+	whole, err := uuid.Parse(run.Trigger.ID)
+	if err != nil {
+		return fmt.Errorf("split run %q: %w", run.Trigger.ID, err)
+	}
+	err = r.DB.InTx(ctx, func(tx *Tx) error {
+		for _, name := range names {
+			part := run.Trigger
+			part.ID, part.Name, part.Parent = uuid.NewSHA1(whole, []byte(name)).String(), name, run.Trigger.ID
+			if err := tx.QueueTrigger(ctx, part); err != nil {
+				return err
+			}
+		}
+		run.State, run.Counts = fleet.RunDone, fleet.Counts{"parts": int64(len(names))}
+		return tx.finish(ctx, run)
+	})
+	if err != nil {
+		return fmt.Errorf("split run %s: %w", run.Trigger.ID, err)
+	}
+	return nil
+}
+
+// QueueTrigger makes a trigger true and has it published, once per id.
+func (tx *Tx) QueueTrigger(ctx context.Context, t fleet.Trigger) error {
+	parent, err := parseOptional(t.Parent)
+	if err != nil {
+		return fmt.Errorf("queue trigger %s: parent %q: %w", t.Subject(), t.Parent, err)
+	}
+	tag, err := tx.tx.Exec(ctx, `
+		INSERT INTO muster.run (trigger_id, job, name, source, parent, reason, state, queued_at)
+		VALUES ($1, $2, $3, $4, $5, $6, 'queued', clock_timestamp())
+		ON CONFLICT (trigger_id) DO NOTHING`,
+		t.ID, string(t.Job), t.Name, string(t.Source), parent, t.Reason)
+	if err != nil {
+		return fmt.Errorf("queue trigger %s: %w", t.Subject(), translate(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return tx.Enqueue(ctx, t.Outgoing())
+}
+
+// ActorOf is who is behind a trigger, for the audit trail.
+func ActorOf(t fleet.Trigger) fleet.Actor {
+	switch t.Source {
+	case fleet.SourceCron:
+		return fleet.Actor{Type: fleet.ActorCron, Name: string(t.Job) + "/" + t.Name}
+	case fleet.SourceCLI:
+		return fleet.Actor{Type: fleet.ActorCLI, Name: orElse(t.Reason, "cli")}
+	case fleet.SourceNATS:
+		return fleet.Actor{Type: fleet.ActorNATS, Name: t.Subject()}
+	}
+	return fleet.System
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

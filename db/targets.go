@@ -1,0 +1,163 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// TargetClock is the row of a target as a sync needs it: what its observations
+// add up to so far.
+type TargetClock struct {
+	ObservedUS         int64 // cumulative observed time, in microseconds
+	CompleteSyncs      int64
+	LastCompleteSyncAt time.Time
+	LastWalkAt         time.Time
+	CredentialFault    string
+}
+
+// EnsureTarget registers a target at its first use, with an audit event, and
+// refuses one whose scope or address is not what it was then: runner ids are
+// small numbers per instance, and would be taken for other runners.
+func (tx *Tx) EnsureTarget(ctx context.Context, t fleet.Target, now time.Time) error {
+	tag, err := tx.tx.Exec(ctx, `
+		INSERT INTO muster.target (name, scope, api_url, first_used_at, max_observation_gap)
+		VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (name) DO NOTHING`,
+		t.Name, t.Scope.String(), t.APIURL, now, t.MaxObservationGap)
+	if err != nil {
+		return fmt.Errorf("register target %s: %w", t.Name, translate(err))
+	}
+	if tag.RowsAffected() == 1 {
+		return tx.Audit(ctx, fleet.AuditEvent{
+			At: now, Code: fleet.AuditTargetNew, Actor: fleet.System, Target: t.Name,
+			Details: map[string]any{"scope": t.Scope.String(), "api_url": t.APIURL},
+		})
+	}
+	return checkIdentity(ctx, tx.tx, t)
+}
+
+// CheckIdentity is the refusal of EnsureTarget without the registration: nil
+// for a target that was never used.
+func (db *DB) CheckIdentity(ctx context.Context, t fleet.Target) error {
+	return checkIdentity(ctx, db.pool, t)
+}
+
+// IdentityError says that a target's name was used for another scope before.
+type IdentityError struct{ Target, Have, Want string }
+
+func (e *IdentityError) Error() string {
+	return fmt.Sprintf("target %s was first used as %s and is configured as %s: "+
+		"scope and api_url are fixed at first use, so give the new one a new name", e.Target, e.Have, e.Want)
+}
+
+// Is makes it a conflict: trying again does not help.
+func (e *IdentityError) Is(target error) bool { return target == fleet.ErrConflict }
+
+func checkIdentity(ctx context.Context, q querier, t fleet.Target) error {
+	var scope, api string
+	err := translate(q.QueryRow(ctx, `
+		SELECT scope, api_url FROM muster.target WHERE name = $1`, t.Name).Scan(&scope, &api))
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read target %s: %w", t.Name, err)
+	}
+	if !strings.EqualFold(scope, t.Scope.String()) || !strings.EqualFold(api, t.APIURL) {
+		return &IdentityError{
+			Target: t.Name, Have: scope + " of " + api, Want: t.Scope.String() + " of " + t.APIURL,
+		}
+	}
+	return nil
+}
+
+// LockTarget reads a target's clock and keeps others from writing its
+// inventory until the transaction ends.
+func (tx *Tx) LockTarget(ctx context.Context, target string) (TargetClock, error) {
+	var c TargetClock
+	var complete, walk *time.Time
+	var fault *string
+	err := tx.tx.QueryRow(ctx, `
+		SELECT observed_us, complete_syncs, last_complete_sync_at, last_walk_at, credential_fault
+		FROM muster.target
+		WHERE name = $1
+		FOR UPDATE`, target).Scan(&c.ObservedUS, &c.CompleteSyncs, &complete, &walk, &fault)
+	if err != nil {
+		return TargetClock{}, fmt.Errorf("lock target %s: %w", target, translate(err))
+	}
+	c.LastCompleteSyncAt, c.LastWalkAt, c.CredentialFault = utc(complete), utc(walk), text(fault)
+	return c, nil
+}
+
+// SetCredentialFault notes that GitHub refuses a target's credential, or, with
+// an empty fault, that it accepts it. It reports whether that is news.
+func (tx *Tx) SetCredentialFault(ctx context.Context, target, fault string) (bool, error) {
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE muster.target
+		SET credential_fault = $2
+		WHERE name = $1 AND (credential_fault IS NULL) <> ($2::text IS NULL)`,
+		target, orNull(fault))
+	if err != nil {
+		return false, fmt.Errorf("note the credential of target %s: %w", target, translate(err))
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+const targetColumns = `
+	t.name, t.scope, t.api_url, t.max_observation_gap, t.last_complete_sync_at,
+	coalesce(t.last_outcome, ''), coalesce(t.suspect, ''), coalesce(t.credential_fault, ''),
+	(SELECT count(*) FROM muster.runner r WHERE r.target = t.name AND r.removed_at IS NULL)`
+
+func scanTarget(row pgx.CollectableRow) (fleet.TargetState, error) {
+	var s fleet.TargetState
+	var scope string
+	var complete *time.Time
+	err := row.Scan(&s.Name, &scope, &s.APIURL, &s.MaxObservationGap, &complete,
+		&s.LastOutcome, &s.Suspect, &s.CredentialFault, &s.Population)
+	if err != nil {
+		return s, err
+	}
+	s.LastCompleteSyncAt = utc(complete)
+	s.Scope, err = fleet.ParseScope(scope)
+	return s, err
+}
+
+func targetState(ctx context.Context, q querier, target string) (fleet.TargetState, error) {
+	rows, err := q.Query(ctx, `SELECT`+targetColumns+` FROM muster.target t WHERE t.name = $1`, target)
+	if err == nil {
+		var s fleet.TargetState
+		if s, err = pgx.CollectExactlyOneRow(rows, scanTarget); err == nil {
+			return s, nil
+		}
+	}
+	return fleet.TargetState{}, fmt.Errorf("read target %s: %w", target, translate(err))
+}
+
+// TargetState reads what the syncs of a target told; fleet.ErrNotFound where
+// it was never synced.
+func (db *DB) TargetState(ctx context.Context, target string) (fleet.TargetState, error) {
+	return targetState(ctx, db.pool, target)
+}
+
+// TargetState is DB.TargetState within the transaction.
+func (tx *Tx) TargetState(ctx context.Context, target string) (fleet.TargetState, error) {
+	return targetState(ctx, tx.tx, target)
+}
+
+// TargetStates reads all targets that were ever used, by name.
+func (db *DB) TargetStates(ctx context.Context) ([]fleet.TargetState, error) {
+	rows, err := db.pool.Query(ctx, `SELECT`+targetColumns+` FROM muster.target t ORDER BY t.name`)
+	if err == nil {
+		var all []fleet.TargetState
+		if all, err = pgx.CollectRows(rows, scanTarget); err == nil {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("read targets: %w", translate(err))
+}
