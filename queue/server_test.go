@@ -1,0 +1,137 @@
+package queue_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/muster-fleet/muster/queue"
+)
+
+// patience bounds every wait of these tests; none is expected to last.
+const patience = 30 * time.Second
+
+// natsServer is a server that a test may stop and start again.
+type natsServer struct {
+	*server.Server
+	opts *server.Options
+}
+
+func startNATS(t testing.TB, change func(*server.Options)) *natsServer {
+	t.Helper()
+	opts := &server.Options{
+		Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true,
+		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 30,
+	}
+	if change != nil {
+		change(opts)
+	}
+	s := &natsServer{opts: opts}
+	s.start(t)
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+func (s *natsServer) start(t testing.TB) {
+	t.Helper()
+	srv, err := server.NewServer(s.opts)
+	if err != nil {
+		t.Fatalf("nats server: %v", err)
+	}
+	s.Server = srv
+	srv.Start()
+	if !srv.ReadyForConnections(patience) {
+		t.Fatal("nats server does not come up")
+	}
+}
+
+func (s *natsServer) stop() {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// restart keeps the address, so that clients find the server again.
+func (s *natsServer) restart(t testing.TB) {
+	t.Helper()
+	s.opts.Port = s.Addr().(*net.TCPAddr).Port
+	s.stop()
+	s.start(t)
+}
+
+func connect(t testing.TB, s *natsServer) *queue.Conn {
+	t.Helper()
+	c, err := queue.Connect(t.Context(), queue.Config{URL: s.ClientURL(), Name: t.Name(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatalf("Connect: %v", err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// ready is connect with the streams made.
+func ready(t testing.TB, s *natsServer) *queue.Conn {
+	t.Helper()
+	c := connect(t, s)
+	if err := c.EnsureStreams(t.Context()); err != nil {
+		t.Fatalf("EnsureStreams: %v", err)
+	}
+	return c
+}
+
+// client is a plain connection of somebody else's program.
+func client(t testing.TB, s *natsServer) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(s.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// background runs f until the test ends or the returned stop is called, which
+// waits for it and returns its error.
+func background(t testing.TB, f func(context.Context) error) func() error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	var once error
+	stopped := false
+	stop := func() error {
+		if stopped {
+			return once
+		}
+		stopped = true
+		cancel()
+		select {
+		case once = <-done:
+		case <-time.After(patience):
+			t.Error("does not stop")
+		}
+		return once
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("background: %v", err)
+		}
+	})
+	return stop
+}
+
+// receive takes the next value, or fails the test.
+func receive[T any](t testing.TB, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+	}
+	panic("unreachable")
+}

@@ -1,0 +1,178 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// The streams of muster.
+const (
+	streamTrigger = "MUSTER_TRIGGER"
+	streamEvent   = "MUSTER_EVENT"
+)
+
+// dedupeWindow is how long a stream knows a message id again. The run's row is
+// what makes a repeat harmless; this only saves the delivery.
+const dedupeWindow = 10 * time.Minute
+
+// private are subjects that no stream may keep: requests for tokens, and the
+// answers that carry them.
+var private = []string{tokenPrefix + ">", "_INBOX_host.>", "_INBOX.>"}
+
+// ErrUnsafe says that this NATS is one muster refuses to work on, however
+// often it asks: it is too old, or it would keep tokens in a stream.
+var ErrUnsafe = errors.New("refusing to use this nats")
+
+// EnsureStreams makes the streams, or brings those that are there to what
+// muster needs, leaving every other setting of theirs alone. It makes one
+// attempt; the result is also what Ready tells from then on.
+func (c *Conn) EnsureStreams(ctx context.Context) error {
+	err := c.ensureStreams(ctx)
+	if err != nil {
+		err = fmt.Errorf("prepare streams: %w", err)
+	}
+	c.streams.Store(&streamCheck{err})
+	if err != nil {
+		return fmt.Errorf("nats at %s: %w", c.where, err)
+	}
+	return nil
+}
+
+func (c *Conn) ensureStreams(ctx context.Context) error {
+	if !c.nc.IsConnected() {
+		return fmt.Errorf("not connected: %s: %w", c.lastError(), fleet.ErrUnavailable)
+	}
+	if err := c.checkVersion(); err != nil {
+		return err
+	}
+	for _, subject := range private {
+		if err := c.checkUncaptured(ctx, subject); err != nil {
+			return err
+		}
+	}
+	if err := c.ensureStream(ctx, streamTrigger, func(cfg *jetstream.StreamConfig) {
+		cfg.Description = "what makes muster's jobs run"
+		cfg.Subjects = []string{fleet.TriggerPrefix + ">"}
+		cfg.MaxAge = 24 * time.Hour
+		// Redelivery from the stream is what replays a trigger after a crash:
+		// nobody may take messages out before their time.
+		cfg.DenyDelete, cfg.DenyPurge = true, true
+	}); err != nil {
+		return err
+	}
+	return c.ensureStream(ctx, streamEvent, func(cfg *jetstream.StreamConfig) {
+		cfg.Description = "what muster tells of the fleet, as CloudEvents"
+		cfg.Subjects = []string{eventPrefix + ">"}
+		cfg.MaxAge = 72 * time.Hour
+	})
+}
+
+func (c *Conn) ensureStream(ctx context.Context, name string, settle func(*jetstream.StreamConfig)) error {
+	ours := func(cfg *jetstream.StreamConfig) {
+		settle(cfg)
+		// Limits, not WorkQueue: a WorkQueue forgets the ids of acknowledged
+		// messages when the server restarts (nats-server#3272).
+		cfg.Retention = jetstream.LimitsPolicy
+		cfg.Storage = jetstream.FileStorage
+		cfg.Duplicates = dedupeWindow
+		cfg.Replicas = c.replicas
+	}
+	stream, err := c.js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		cfg := jetstream.StreamConfig{Name: name}
+		ours(&cfg)
+		// Several replicas may do this at once: the same configuration twice
+		// is no error.
+		if _, err := c.js.CreateStream(ctx, cfg); err != nil {
+			return fmt.Errorf("create stream %s: %w", name, translate(err))
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at stream %s: %w", name, translate(err))
+	}
+	is := stream.CachedInfo().Config
+	want := is
+	ours(&want)
+	if reflect.DeepEqual(is, want) {
+		return nil
+	}
+	if _, err := c.js.UpdateStream(ctx, want); err != nil {
+		return fmt.Errorf("update stream %s: %w", name, translate(err))
+	}
+	return nil
+}
+
+// WaitStreams is EnsureStreams until it works: it logs the first of a row of
+// failures and returns nil, or ErrUnsafe at once, or when ctx ends.
+func (c *Conn) WaitStreams(ctx context.Context) error {
+	var state changes
+	var wait backoff
+	for {
+		err := c.EnsureStreams(ctx)
+		if err == nil || errors.Is(err, ErrUnsafe) {
+			return err
+		}
+		if state.failed() {
+			c.log.WarnContext(ctx, "nats streams not there yet", "host", c.where, "err", err)
+		}
+		if !pause(ctx, wait.next()) {
+			return fmt.Errorf("wait for streams: %w", ctx.Err())
+		}
+	}
+}
+
+// checkUncaptured refuses a NATS where a stream keeps what is published on
+// the subject: a token must rest nowhere.
+func (c *Conn) checkUncaptured(ctx context.Context, subject string) error {
+	names := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))
+	for name := range names.Name() {
+		return fmt.Errorf("stream %s captures %s, so tokens would be kept in it; narrow its subjects, or give muster an account of its own: %w", name, subject, ErrUnsafe)
+	}
+	if err := names.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {
+		return fmt.Errorf("look for streams that capture %s: %w", subject, translate(err))
+	}
+	return nil
+}
+
+// oldest is the first server that cannot be talked into taking one user for
+// another: CVE-2026-33223 and CVE-2026-33248 are mended in it.
+var oldest = [3]int{2, 12, 6}
+
+func (c *Conn) checkVersion() error {
+	version := c.nc.ConnectedServerVersion()
+	if !atLeast(version, oldest) {
+		return fmt.Errorf("nats at %s: nats-server %s lets one host pass for another (CVE-2026-33223, CVE-2026-33248); update it to %d.%d.%d or later: %w",
+			c.where, version, oldest[0], oldest[1], oldest[2], ErrUnsafe)
+	}
+	return nil
+}
+
+// atLeast compares dotted versions; what follows a dash is ignored, and what
+// cannot be read is older than everything.
+func atLeast(version string, least [3]int) bool {
+	version, _, _ = strings.Cut(strings.TrimPrefix(version, "v"), "-")
+	parts := strings.Split(version, ".")
+	if len(parts) != len(least) {
+		return false
+	}
+	for i, part := range parts {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < least[i] {
+			return false
+		}
+		if n > least[i] {
+			return true
+		}
+	}
+	return true
+}
