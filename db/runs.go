@@ -158,6 +158,25 @@ func (tx *Tx) finish(ctx context.Context, run fleet.Run) error {
 	return err
 }
 
+// GiveBack records that a stop of this process interrupted an attempt, which
+// does not count as one. fleet.ErrConflict says that somebody else has taken
+// the run over.
+func (r Runs) GiveBack(ctx context.Context, run fleet.Run) error {
+	err := r.DB.InTx(ctx, func(tx *Tx) error {
+		if err := tx.finish(ctx, run); err != nil {
+			return err
+		}
+		_, err := tx.tx.Exec(ctx, `
+			UPDATE muster.run SET attempt = attempt - 1
+			WHERE trigger_id = $1 AND attempt = $2`, run.Trigger.ID, run.Attempt)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("give run %s back: %w", run.Trigger.ID, err)
+	}
+	return nil
+}
+
 // Die records that a trigger is given up, with its dead letter and an audit
 // event.
 func (r Runs) Die(ctx context.Context, run fleet.Run, letter fleet.DeadLetter) error {
@@ -201,7 +220,6 @@ func (r Runs) FanOut(ctx context.Context, run fleet.Run, names []string) error {
 				return err
 			}
 		}
-		run.State, run.Counts = fleet.RunDone, fleet.Counts{"parts": int64(len(names))}
 		return tx.finish(ctx, run)
 	})
 	if err != nil {

@@ -32,9 +32,12 @@ func (tx *Tx) LockGrant(ctx context.Context, grant string) error {
 
 // TokenAttempts tells how often a host has used a request id, and with what
 // body first.
-func (tx *Tx) TokenAttempts(ctx context.Context, host, requestID string) (attempts int, bodySHA256 string, err error) {
-	err = tx.tx.QueryRow(ctx, `
-		SELECT count(*), coalesce(min(body_sha256) FILTER (WHERE attempt = 1), '')
+func (tx *Tx) TokenAttempts(ctx context.Context, host, requestID string) (int, string, error) {
+	var attempts int
+	var bodySHA256 string
+	// The highest number and not the count: old attempts may be gone.
+	err := tx.tx.QueryRow(ctx, `
+		SELECT coalesce(max(attempt), 0), coalesce((array_agg(body_sha256 ORDER BY attempt))[1], '')
 		FROM muster.token
 		WHERE host = $1 AND request_id = $2`, host, requestID).Scan(&attempts, &bodySHA256)
 	if err != nil {
@@ -59,25 +62,40 @@ func (tx *Tx) TokensSince(ctx context.Context, host string, since time.Time) (in
 	return n, utc(oldest), nil
 }
 
-// LiveUnderGrant counts what a grant has brought about and is still there:
-// registered runners of its hosts, and tokens that may yet become one.
-func (tx *Tx) LiveUnderGrant(ctx context.Context, grant string, now time.Time) (int, error) {
+// Reach is whom a grant lets ask, and for what: hosts by exact name or by one
+// literal prefix (empty: none), and targets.
+type Reach struct {
+	Hosts      []string
+	HostPrefix string
+	Targets    []string
+}
+
+// LiveWithin counts what the hosts within reach have brought about on its
+// targets and is still there: runners known to be theirs, and tokens that may
+// yet become one, which are those asked for or unexpired beyond the runners
+// that have appeared since. It goes by names rather than by a key of the
+// grant, so that a grant that was edited goes on counting.
+func (tx *Tx) LiveWithin(ctx context.Context, r Reach, now time.Time) (int, error) {
 	var n int
 	err := tx.tx.QueryRow(ctx, `
-		SELECT (
-			SELECT count(*)
-			FROM muster.runner r
-			WHERE r.removed_at IS NULL
-				AND r.host IN (SELECT host FROM muster.token WHERE grant_key = $1 AND outcome = 'issued')
-		) + (
-			SELECT count(*)
-			FROM muster.token t
-			WHERE t.grant_key = $1 AND t.kind <> 'removal'
-				AND (t.outcome = 'issued' AND t.expires_at > $2 OR t.outcome = 'requested')
-				AND NOT EXISTS (
-					SELECT FROM muster.runner r
-					WHERE r.host = t.host AND r.target = t.target AND r.removed_at IS NULL AND r.first_seen_at >= t.issued_at)
-		)`, grant, now).Scan(&n)
+		WITH live AS (
+			SELECT host, target, first_seen_at
+			FROM muster.runner
+			WHERE removed_at IS NULL AND target = ANY($3)
+				AND (host = ANY($1) OR $2 <> '' AND starts_with(host, $2))
+		), open AS (
+			SELECT host, target, count(*) AS tokens, coalesce(min(issued_at), 'infinity') AS since
+			FROM muster.token
+			WHERE (outcome = 'requested' OR outcome = 'issued' AND expires_at > $4) AND kind <> 'removal'
+				AND target = ANY($3) AND (host = ANY($1) OR $2 <> '' AND starts_with(host, $2))
+			GROUP BY host, target
+		)
+		SELECT (SELECT count(*) FROM live) + coalesce((
+			SELECT sum(greatest(0, o.tokens - (
+				SELECT count(*)
+				FROM live l
+				WHERE l.host = o.host AND l.target = o.target AND l.first_seen_at >= o.since)))
+			FROM open o), 0)`, r.Hosts, r.HostPrefix, r.Targets, now).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count what is live under a grant: %w", translate(err))
 	}
@@ -85,16 +103,16 @@ func (tx *Tx) LiveUnderGrant(ctx context.Context, grant string, now time.Time) (
 }
 
 // AddToken stores one attempt: an intent, or a refusal.
-func (tx *Tx) AddToken(ctx context.Context, r fleet.TokenRequest, grant string) error {
+func (tx *Tx) AddToken(ctx context.Context, r fleet.TokenRequest) error {
 	if _, err := uuid.Parse(r.RequestID); err != nil {
 		return fmt.Errorf("store token request: id %q: %w", r.RequestID, err)
 	}
 	_, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.token (host, request_id, attempt, target, kind, outcome, code, body_sha256, demand_id,
-			grant_key, requested_at, reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			requested_at, reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
 		r.Host, r.RequestID, r.Attempt, r.Target, string(r.Kind), string(r.Outcome), orNull(r.Code), r.BodySHA256,
-		orNull(r.DemandID), orNull(grant), r.RequestedAt, orNull(r.Reason))
+		orNull(r.DemandID), r.RequestedAt, orNull(r.Reason))
 	if err != nil {
 		return fmt.Errorf("store request %s of host %s: %w", r.RequestID, r.Host, translate(err))
 	}

@@ -1,0 +1,225 @@
+package dbtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/migrations"
+)
+
+// Databases of this package are called PREFIX KIND_TIME_REST, the time in Unix
+// seconds, so that a later run can tell what was left behind.
+const (
+	prefix       = "muster_test_"
+	kindTemplate = "template"
+	kindBuilding = "building"
+	kindClone    = "clone"
+)
+
+var ours = regexp.MustCompile(`^` + prefix + `(` + kindTemplate + `|` + kindBuilding + `|` + kindClone + `)_([0-9]+)_([0-9a-z_]+)$`)
+
+// templateLock is held by whoever makes a template or clears up: any number,
+// the same in every process.
+const templateLock = 7_205_759_403_792_794
+
+// source makes databases by cloning a migrated template, which takes a
+// fraction of what the migrations take.
+type source struct {
+	admin    string // URL of a superuser
+	template string
+	// keeper is a session that marks the template as in use.
+	keeper *pgx.Conn
+	clones atomic.Int64
+}
+
+// openSource finds the template on the server or makes it. Processes that
+// share the server take turns.
+func openSource(ctx context.Context, admin string) (*source, error) {
+	conn, err := pgx.Connect(ctx, admin)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{admin: admin, keeper: conn}
+	if err := s.findTemplate(ctx); err != nil {
+		s.close(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *source) close(ctx context.Context) { _ = s.keeper.Close(ctx) } // the server ends the session in any case
+
+func (s *source) findTemplate(ctx context.Context) error {
+	hash, err := schemaHash()
+	if err != nil {
+		return err
+	}
+	// Waiting here is waiting for another process to migrate.
+	if _, err := s.keeper.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(templateLock)); err != nil {
+		return err
+	}
+	if _, err := s.keeper.Exec(ctx, `SELECT pg_advisory_lock_shared(hashtext($1))`, hash); err != nil {
+		return err
+	}
+	if err := s.sweep(ctx, time.Now()); err != nil {
+		return fmt.Errorf("clear up after earlier runs: %w", err)
+	}
+	err = s.keeper.QueryRow(ctx, `
+		SELECT datname
+		FROM pg_database
+		WHERE datname ~ $1
+		ORDER BY datname DESC
+		LIMIT 1`,
+		"^"+prefix+kindTemplate+"_[0-9]+_"+hash+"$").Scan(&s.template)
+	if errors.Is(err, pgx.ErrNoRows) {
+		s.template, err = s.makeTemplate(ctx, hash)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.keeper.Exec(ctx, `SELECT pg_advisory_unlock($1)`, int64(templateLock))
+	return err
+}
+
+// makeTemplate migrates a database and only then gives it the name by which
+// others find it.
+func (s *source) makeTemplate(ctx context.Context, hash string) (string, error) {
+	building, template := name(kindBuilding, strconv.Itoa(os.Getpid())), name(kindTemplate, hash)
+	if err := s.run(ctx, `CREATE DATABASE `+quote(building)); err != nil {
+		return "", err
+	}
+	u, err := inDatabase(s.admin, building)
+	if err != nil {
+		return "", err
+	}
+	if _, err := db.Migrate(ctx, u); err != nil {
+		return "", err
+	}
+	if err := s.run(ctx, `ALTER DATABASE `+quote(building)+` RENAME TO `+quote(template)); err != nil {
+		return "", err
+	}
+	// Somebody who looks into the template would stand in the way of cloning.
+	return template, s.run(ctx, `ALTER DATABASE `+quote(template)+` ALLOW_CONNECTIONS false`)
+}
+
+// clone makes a database and returns its URL. It is safe for concurrent use.
+func (s *source) clone(ctx context.Context) (string, error) {
+	conn, err := pgx.Connect(ctx, s.admin)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // nothing is left to lose
+	clone := name(kindClone, fmt.Sprintf("%d_%d", os.Getpid(), s.clones.Add(1)))
+	if _, err := conn.Exec(ctx, `CREATE DATABASE `+quote(clone)+` TEMPLATE `+quote(s.template)); err != nil {
+		return "", err
+	}
+	return inDatabase(s.admin, clone)
+}
+
+// sweep drops what earlier runs left on a server that outlives them. Nobody
+// else clears up or makes a template meanwhile.
+func (s *source) sweep(ctx context.Context, now time.Time) error {
+	rows, err := s.keeper.Query(ctx, `
+		SELECT datname
+		FROM pg_database AS d
+		WHERE starts_with(datname, $1)
+			AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.datid = d.oid AND a.backend_type = 'client backend')`,
+		prefix)
+	if err != nil {
+		return err
+	}
+	idle, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, database := range idle {
+		m := ours.FindStringSubmatch(database)
+		if m == nil {
+			continue
+		}
+		made, err := strconv.ParseInt(m[2], 10, 64)
+		if err != nil || now.Sub(time.Unix(made, 0)) < leftoverAge {
+			continue
+		}
+		if err := s.drop(ctx, database, m[1], m[3]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *source) drop(ctx context.Context, database, kind, rest string) error {
+	if kind == kindTemplate {
+		var unused bool
+		err := s.keeper.QueryRow(ctx, `
+			SELECT pg_try_advisory_lock(hashtext($1))`, rest).Scan(&unused)
+		if err != nil || !unused {
+			return err
+		}
+		defer func() {
+			// The session's end would do it too.
+			_, _ = s.keeper.Exec(ctx, `SELECT pg_advisory_unlock(hashtext($1))`, rest)
+		}()
+	}
+	err := s.run(ctx, `DROP DATABASE IF EXISTS `+quote(database))
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "55006" { // object_in_use: somebody connected meanwhile
+		return nil
+	}
+	return err
+}
+
+func (s *source) run(ctx context.Context, sql string) error {
+	_, err := s.keeper.Exec(ctx, sql)
+	return err
+}
+
+func name(kind, rest string) string {
+	return fmt.Sprintf("%s%s_%d_%s", prefix, kind, time.Now().Unix(), rest)
+}
+
+func quote(identifier string) string { return pgx.Identifier{identifier}.Sanitize() }
+
+// inDatabase is the URL of another database on the same server.
+func inDatabase(admin, database string) (string, error) {
+	u, err := url.Parse(admin)
+	if err != nil {
+		return "", errors.New("the server's URL cannot be read") // its text may hold a password
+	}
+	u.Path = "/" + database
+	return u.String(), nil
+}
+
+// schemaHash names a state of the migrations.
+func schemaHash() (string, error) {
+	h := sha256.New()
+	err := fs.WalkDir(migrations.FS, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(migrations.FS, path)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(h, "%s %d\n%s", path, len(b), b)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6]), nil
+}

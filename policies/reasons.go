@@ -1,0 +1,71 @@
+package policies
+
+// Reasons of a decision: stable codes. Their numbers stand in the evidence.
+// A decision has them in this order.
+const (
+	// ReasonMatched stands in every act: the match is true, nothing exempts
+	// the runner and every guard lets it go.
+	ReasonMatched = "matched"
+	// ReasonReport stands in an act of a policy that only reports.
+	ReasonReport = "report"
+
+	// ReasonNotMatched keeps a runner that was decided on before and that the
+	// policy does not match any more. Decide makes no such decision: whoever
+	// knows the last one does.
+	ReasonNotMatched = "not_matched"
+
+	// ReasonMatchError keeps a runner of which the match cannot be evaluated
+	// (evidence error).
+	ReasonMatchError = "match_error"
+	// ReasonExempt keeps a runner for which an exemption is true (evidence
+	// exempt: their names), ReasonExemptError one for which an exemption has an
+	// error or rests on something unknown (evidence exempt_error).
+	ReasonExempt      = "exempt"
+	ReasonExemptError = "exempt_error"
+
+	// ReasonRemoved keeps what is no longer registered.
+	ReasonRemoved = "removed"
+	// ReasonMissing keeps a runner that the newest complete listing lacks:
+	// whether it is gone is being found out.
+	ReasonMissing = "missing"
+	// ReasonOnline keeps a runner that is not known to be offline.
+	ReasonOnline = "online"
+	// ReasonBusy keeps a runner that is busy or may be.
+	ReasonBusy = "busy"
+
+	// ReasonCredential: GitHub refuses the target's credential.
+	ReasonCredential = "credential"
+	// ReasonInventoryIncomplete: the newest sync did not see all.
+	ReasonInventoryIncomplete = "inventory_incomplete"
+	// ReasonInventoryStale: the last complete sync is older than max_age, or
+	// there was none.
+	ReasonInventoryStale = "inventory_stale"
+	// ReasonInventorySuspect: the newest complete listing looks like a fault.
+	ReasonInventorySuspect = "inventory_suspect"
+
+	// ReasonWitnessListings: too few complete listings saw it offline.
+	ReasonWitnessListings = "witness_listings"
+	// ReasonWitnessApart: those listings are too close together.
+	ReasonWitnessApart = "witness_apart"
+	// ReasonGrace: it has not been matched for long enough.
+	ReasonGrace = "grace"
+
+	// ReasonHalted: the policy is halted for this target.
+	ReasonHalted = "halted"
+	// ReasonOverMax: more runners are due than max allows, so none is acted on.
+	ReasonOverMax = "over_max"
+	// ReasonRate: it is due, and waits for a later run.
+	ReasonRate = "rate"
+)
+
+// Keys of [Plan].Counts beside those of the reasons, which are "reason_" and
+// the code.
+const (
+	CountEvaluated = "evaluated" // runners looked at
+	CountMatched   = "matched"   // match true
+	CountUnknown   = "unknown"   // match neither true nor false: something it rests on is unknown
+	CountErrors    = "errors"    // expressions that could not be evaluated
+	CountAct       = "act"
+	CountKeep      = "keep" // decisions to keep; what did not match has no decision
+	CountHalt      = "halt"
+)

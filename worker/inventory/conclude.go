@@ -1,0 +1,198 @@
+package inventory
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// observation is the moment that rows are moved on to.
+type observation struct {
+	at       time.Time // the walk's beginning
+	complete bool
+	clock    db.TargetClock // after this walk
+	before   time.Time      // the last complete sync before it
+	baseline bool           // the first sight of the target: what is there has not just happened
+	suspect  bool
+}
+
+// changes are the rows to write, and what they mean.
+type changes struct {
+	rows           []db.RunnerRow
+	history        []db.HistoryRow
+	audit          []fleet.AuditEvent
+	added, removed int
+}
+
+// conclude turns a difference into rows, reading the old ones in one
+// statement.
+func conclude(ctx context.Context, tx *db.Tx, w *walk, d difference, o observation) (changes, error) {
+	var c changes
+	if len(d.changed)+len(d.missing) == 0 {
+		return c, nil
+	}
+	ids := slices.Clone(d.missing)
+	for _, r := range d.changed {
+		ids = append(ids, r.ID)
+	}
+	old := map[int64]db.RunnerRow{}
+	if !o.baseline {
+		var err error
+		if old, err = tx.RunnerRows(ctx, w.target.Name, ids); err != nil {
+			return c, err
+		}
+	}
+	c.rows = make([]db.RunnerRow, 0, len(d.changed))
+	for _, r := range d.changed {
+		was, known := old[r.ID]
+		if !known || !was.RemovedAt.IsZero() {
+			c.added++
+			row := register(r, o)
+			c.rows = append(c.rows, row)
+			if !o.baseline {
+				c.history = append(c.history, db.HistoryRow{
+					RunnerID: r.ID, Name: r.Name, At: o.at, Change: fleet.ChangeRegistered, After: shown(row),
+				})
+			}
+			continue
+		}
+		row := advance(was, r, o)
+		c.rows = append(c.rows, row)
+		c.history = append(c.history, transitions(was, row, o.at)...)
+	}
+	for _, id := range d.missing {
+		was := old[id]
+		row, gone := miss(was, w.looked[id].gone, o)
+		if !gone && row.MissingSince.Equal(was.MissingSince) {
+			continue // marked before, and no wiser now
+		}
+		c.rows = append(c.rows, row)
+		if !gone {
+			continue
+		}
+		c.removed++
+		c.history = append(c.history, db.HistoryRow{
+			RunnerID: id, Name: was.Name, At: o.at, Change: fleet.ChangeRemoved, Before: shown(was),
+		})
+		reason := "GitHub answers 404 by id"
+		if !w.looked[id].gone {
+			reason = "two complete listings lack it"
+		}
+		c.audit = append(c.audit, fleet.AuditEvent{
+			At: o.at, Code: fleet.AuditRunnerVanished, Actor: fleet.System, Target: w.target.Name,
+			RunnerID: id, RunnerName: was.Name, TriggerID: w.sync.TriggerID, Reason: reason,
+			Details: map[string]any{"sync_id": w.sync.ID},
+		})
+	}
+	return c, nil
+}
+
+// register is the row of a runner seen for the first time, or again after it
+// had been taken for removed.
+func register(r fleet.Runner, o observation) db.RunnerRow {
+	row := db.RunnerRow{
+		Runner: r, Fingerprint: fingerprint(r),
+		FirstSeenAt: o.at, SeenAt: o.at, StatusSince: o.at,
+	}
+	if r.Status == fleet.StatusOffline {
+		row.OfflineSince = o.at
+		row.OfflineFrom = o.from()
+	}
+	return row
+}
+
+// from is where the counting of an offline run begins: with a complete walk
+// only, since only the time between two of them is known.
+func (o observation) from() db.OfflineFrom {
+	if !o.complete {
+		return db.OfflineFrom{}
+	}
+	return db.OfflineFrom{At: o.at, ObservedUS: o.clock.ObservedUS, Sync: o.clock.CompleteSyncs}
+}
+
+// advance moves a stored runner on to what GitHub shows now. It is pure.
+func advance(was db.RunnerRow, r fleet.Runner, o observation) db.RunnerRow {
+	seen := was.SeenAt // the last sight before this one
+	if was.MissingSince.IsZero() && o.before.After(seen) {
+		seen = o.before
+	}
+	row := was
+	row.Runner, row.Fingerprint = r, fingerprint(r)
+	row.SeenAt, row.MissingSince = o.at, time.Time{}
+	if was.Status == fleet.StatusOnline {
+		row.LastOnlineAt = seen
+	}
+	if was.Busy {
+		row.LastBusyAt = seen
+	}
+	if r.Status != was.Status {
+		row.StatusSince = o.at
+	}
+	switch {
+	case r.Status != fleet.StatusOffline:
+		row.OfflineSince, row.OfflineFrom = time.Time{}, db.OfflineFrom{}
+	case was.Status != fleet.StatusOffline:
+		row.OfflineSince, row.OfflineFrom = o.at, o.from()
+	case was.OfflineFrom == db.OfflineFrom{}:
+		row.OfflineFrom = o.from()
+	}
+	return row
+}
+
+// miss is the row of a runner that a complete listing lacks: gone where GitHub
+// says 404 by id, or where an earlier complete listing lacked it too and this
+// one is no suspect; marked otherwise. It is pure.
+func miss(was db.RunnerRow, notFound bool, o observation) (db.RunnerRow, bool) {
+	row := was
+	if was.MissingSince.IsZero() {
+		row.MissingSince = o.at
+		if o.before.After(row.SeenAt) {
+			row.SeenAt = o.before
+		}
+	}
+	if !notFound && (was.MissingSince.IsZero() || o.suspect) {
+		return row, false
+	}
+	row.RemovedAt, row.RemovalCause = o.at, fleet.CauseUnknown
+	return row, true
+}
+
+// transitions lists what changed between two rows. It is pure.
+func transitions(was, row db.RunnerRow, at time.Time) []db.HistoryRow {
+	var all []db.HistoryRow
+	add := func(change fleet.Change, key string, before, after any) {
+		all = append(all, db.HistoryRow{
+			RunnerID: row.ID, Name: row.Name, At: at, Change: change,
+			Before: map[string]any{key: before}, After: map[string]any{key: after},
+		})
+	}
+	if row.Name != was.Name {
+		add(fleet.ChangeRenamed, "name", was.Name, row.Name)
+	}
+	if row.Status != was.Status {
+		change := fleet.ChangeOnline
+		if row.Status != fleet.StatusOnline {
+			change = fleet.ChangeOffline
+		}
+		add(change, "status", string(was.Status), string(row.Status))
+	}
+	if row.Busy != was.Busy {
+		change := fleet.ChangeIdle
+		if row.Busy {
+			change = fleet.ChangeBusy
+		}
+		add(change, "busy", was.Busy, row.Busy)
+	}
+	if !slices.Equal(row.Labels, was.Labels) {
+		add(fleet.ChangeRelabelled, "labels", was.Labels, row.Labels)
+	}
+	return all
+}
+
+// shown are the fields of a runner that its history keeps at its ends.
+func shown(r db.RunnerRow) map[string]any {
+	return map[string]any{"status": string(r.Status), "busy": r.Busy, "labels": r.Labels}
+}

@@ -1,0 +1,295 @@
+// Package inventory keeps the record of runners in step with GitHub. A sync
+// walks a target's listing, compares it with what is stored, and writes what
+// changed: the number of statements does not depend on the size of the fleet,
+// and an unchanged fleet writes no runner row.
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/worker"
+)
+
+// Target is a target with the client for its credential.
+type Target struct {
+	fleet.Target
+	GitHub lister
+}
+
+// lister is what a sync asks of GitHub.
+type lister interface {
+	Runners(ctx context.Context, scope fleet.Scope) (github.Listing, error)
+	Runner(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error)
+}
+
+// Syncer is the sync job. All fields but Enforce and Observe are required. It
+// is safe for concurrent use; of two walks over one target the one that began
+// later counts.
+type Syncer struct {
+	Log     *slog.Logger
+	DB      *db.DB
+	Now     func(context.Context) (time.Time, error) // Postgres's clock, shared by all replicas
+	Targets func() map[string]Target                 // by name, as configured now
+	// Enforce reports whether policies want to run after a complete sync of
+	// the target. Nil: never.
+	Enforce func(target string) bool
+	// Observe sees every sync that was recorded. Nil: nobody does.
+	Observe func(fleet.Sync)
+}
+
+// Handle syncs the target that the trigger names.
+func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Counts, error) {
+	target, ok := s.Targets()[trigger.Name]
+	if !ok {
+		return nil, worker.Permanent(fmt.Errorf("sync %s: no target of that name is configured", trigger.Name))
+	}
+	began, err := s.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.DB.InTx(ctx, func(tx *db.Tx) error {
+		if err := tx.EnsureTarget(ctx, target.Target, began); err != nil {
+			return err
+		}
+		return tx.SetObservationGap(ctx, target.Target)
+	})
+	if errors.Is(err, fleet.ErrConflict) {
+		return nil, worker.Permanent(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	w := &walk{
+		target: target, began: began,
+		sync: fleet.Sync{ID: uuid.Must(uuid.NewV7()).String(), Target: target.Name, TriggerID: trigger.ID, StartedAt: began},
+	}
+	w.listing, w.err = target.GitHub.Runners(ctx, target.Scope)
+	w.sync.Pages, w.sync.APICalls, w.sync.Runners = w.listing.Pages, w.listing.Calls, len(w.listing.Runners)
+	if err := s.record(ctx, w); err != nil {
+		return nil, fmt.Errorf("record the sync of %s: %w", target.Name, err)
+	}
+	if s.Observe != nil {
+		s.Observe(w.sync)
+	}
+	counts := fleet.Counts{
+		"pages": int64(w.sync.Pages), "api_calls": int64(w.sync.APICalls), "runners": int64(w.sync.Runners),
+		"added": int64(w.sync.Added), "changed": int64(w.sync.Changed), "removed": int64(w.sync.Removed),
+	}
+	switch {
+	case w.err != nil:
+		return counts, retry(fmt.Errorf("sync %s: %w", target.Name, w.err))
+	case w.sync.Outcome != fleet.SyncComplete:
+		s.Log.WarnContext(ctx, "sync incomplete, nothing counts as missing", "target", target.Name,
+			"trigger", trigger.ID, "reason", w.sync.Error)
+	case w.sync.Suspect != fleet.SuspectNot:
+		s.Log.WarnContext(ctx, "sync looks like a fault, policies do not act on it", "target", target.Name,
+			"trigger", trigger.ID, "reason", string(w.sync.Suspect), "runners", w.sync.Runners)
+	}
+	return counts, nil
+}
+
+// retry makes the pause that GitHub asks for the trigger's.
+func retry(err error) error {
+	var refused *github.Error
+	if errors.As(err, &refused) && refused.Wait > 0 {
+		return worker.RetryAfter(refused.Wait, err)
+	}
+	return err
+}
+
+// walk is one sync under way.
+type walk struct {
+	target  Target
+	began   time.Time
+	listing github.Listing
+	err     error // nothing was seen at all
+	// looked holds what GitHub said of single runners that the listing lacked;
+	// nil until somebody had to look.
+	looked map[int64]look
+	sync   fleet.Sync
+}
+
+// record stores what the walk saw. Runners that a complete listing lacks are
+// looked up one by one, outside of any transaction, before anything is
+// concluded.
+func (s *Syncer) record(ctx context.Context, w *walk) error {
+	for {
+		unclear, err := s.write(ctx, w)
+		if !errors.Is(err, errUnclear) {
+			return err
+		}
+		w.looked = lookUp(ctx, w.target, unclear, w.began.Unix())
+		w.sync.APICalls += len(w.looked)
+	}
+}
+
+// write is one attempt at the transaction. GitHub has been asked, so a
+// shutdown does not waste the answer.
+func (s *Syncer) write(ctx context.Context, w *walk) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	finished, err := s.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var unclear []int64
+	var done fleet.Sync
+	err = s.DB.InTx(ctx, func(tx *db.Tx) error {
+		var err error
+		done = w.sync
+		done.FinishedAt = finished
+		if unclear, err = s.apply(ctx, tx, w, &done); err != nil {
+			return err
+		}
+		if len(unclear) > 0 {
+			return errUnclear
+		}
+		return nil
+	})
+	if err == nil {
+		w.sync = done
+	}
+	return unclear, err
+}
+
+// errUnclear rolls a transaction back until the missing have been looked up.
+var errUnclear = errors.New("runners are missing and were not looked up")
+
+// apply writes the walk into the transaction, or returns the ids that must be
+// looked up first.
+func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync) ([]int64, error) {
+	clock, err := tx.LockTarget(ctx, w.target.Name)
+	if err != nil {
+		return nil, err
+	}
+	if !w.began.After(clock.LastWalkAt) {
+		sync.Outcome, sync.Error = fleet.SyncPartial, "a walk that began later was recorded first"
+		return nil, tx.SaveSync(ctx, *sync, nil)
+	}
+	if err := s.noteCredential(ctx, tx, w, clock.CredentialFault); err != nil {
+		return nil, err
+	}
+	before := clock
+	clock.LastWalkAt = w.began
+	if w.err != nil {
+		sync.Outcome, sync.Error = fleet.SyncFailed, w.err.Error()
+		return nil, s.finish(ctx, tx, w, *sync, clock, nil)
+	}
+	sync.Outcome = fleet.SyncPartial
+	if w.listing.Complete {
+		sync.Outcome = fleet.SyncComplete
+		clock = tick(clock, w.began, w.target.MaxObservationGap)
+	} else if w.listing.Incomplete != nil {
+		sync.Error = w.listing.Incomplete.Error()
+	}
+
+	known, err := tx.KnownRunners(ctx, w.target.Name, w.began)
+	if err != nil {
+		return nil, err
+	}
+	d := compare(known, w.listing, w.looked)
+	if len(d.missing) > 0 && w.looked == nil {
+		return d.missing, nil
+	}
+	sync.Suspect = suspect(known, w.listing, d)
+	baseline := before.CompleteSyncs == 0 && len(known) == 0
+
+	changes, err := conclude(ctx, tx, w, d, observation{
+		at: w.began, complete: w.listing.Complete, clock: clock, before: before.LastCompleteSyncAt,
+		baseline: baseline, suspect: sync.Suspect != fleet.SuspectNot,
+	})
+	if err != nil {
+		return nil, err
+	}
+	sync.Added, sync.Changed, sync.Removed = changes.added, len(changes.rows)-changes.added-changes.removed, changes.removed
+	if err := tx.SaveRunners(ctx, w.target.Name, w.began, changes.rows); err != nil {
+		return nil, err
+	}
+	if changes.added > 0 {
+		if err := tx.LinkHosts(ctx, w.target.Name, w.began); err != nil {
+			return nil, err
+		}
+	}
+	if err := tx.AddHistory(ctx, w.target.Name, sync.ID, changes.history); err != nil {
+		return nil, err
+	}
+	if err := tx.Audit(ctx, changes.audit...); err != nil {
+		return nil, err
+	}
+	return nil, s.finish(ctx, tx, w, *sync, clock, changes.history)
+}
+
+// tick moves the target's clock of observed time on by the interval since the
+// complete sync before, unless it was too long to count.
+func tick(c db.TargetClock, at time.Time, maxGap time.Duration) db.TargetClock {
+	if gap := at.Sub(c.LastCompleteSyncAt); !c.LastCompleteSyncAt.IsZero() && gap > 0 && gap <= maxGap {
+		c.ObservedUS += gap.Microseconds()
+	}
+	c.CompleteSyncs++
+	c.LastCompleteSyncAt = at
+	return c
+}
+
+// noteCredential keeps the target's row true about whether GitHub takes its
+// credential.
+func (s *Syncer) noteCredential(ctx context.Context, tx *db.Tx, w *walk, have string) error {
+	fault := ""
+	switch {
+	case errors.Is(w.err, fleet.ErrUnauthorized), errors.Is(w.err, fleet.ErrForbidden), errors.Is(w.err, fleet.ErrNotFound):
+		fault = w.err.Error()
+	case w.err != nil:
+		return nil // says nothing about the credential
+	}
+	if (fault == "") == (have == "") {
+		return nil
+	}
+	if _, err := tx.SetCredentialFault(ctx, w.target.Name, fault); err != nil {
+		return err
+	}
+	event := fleet.AuditEvent{At: w.began, Code: fleet.AuditCredentialAccepted, Actor: fleet.System, Target: w.target.Name}
+	if fault != "" {
+		event.Code, event.Reason = fleet.AuditCredentialRefused, fault
+	}
+	return tx.Audit(ctx, event)
+}
+
+// finish stores the record of the walk, moves the target on, tells subscribers
+// and asks for enforcement, all with the same commit.
+func (s *Syncer) finish(ctx context.Context, tx *db.Tx, w *walk, sync fleet.Sync, clock db.TargetClock, history []db.HistoryRow) error {
+	if err := tx.SaveSync(ctx, sync, &clock); err != nil {
+		return err
+	}
+	messages, err := events(sync, history)
+	if err != nil {
+		return err
+	}
+	if sync.Outcome == fleet.SyncComplete && s.Enforce != nil && s.Enforce(w.target.Name) {
+		err := tx.QueueTrigger(ctx, fleet.Trigger{
+			ID: uuid.NewString(), Job: fleet.JobEnforce, Name: w.target.Name, Source: fleet.SourceSync, Parent: sync.TriggerID,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return tx.Enqueue(ctx, messages...)
+}
+
+func sortedIDs[V any](m map[int64]V) []int64 {
+	ids := make([]int64, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}

@@ -1,0 +1,101 @@
+package remove
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/queue"
+)
+
+// reader is what facts are read with: the database, or a transaction that
+// holds the policy's lock.
+type reader interface {
+	TargetState(ctx context.Context, target string) (fleet.TargetState, error)
+	LiveRunners(ctx context.Context, target string) ([]fleet.Observed, error)
+	Runner(ctx context.Context, target string, id int64) (fleet.Observed, error)
+	GraceMarks(ctx context.Context, policy, target, sha string) (map[int64]time.Time, error)
+	Acted(ctx context.Context, policy, target string, window, minute time.Time) (counted, lastMinute int, err error)
+}
+
+// Gather reads what a policy decides on: all live runners of a target, or with
+// a runner's id that one alone, removed or not. It writes nothing, so that
+// plans and enforcement decide on the same facts.
+func Gather(ctx context.Context, r reader, p *policies.Policy, target string, runner int64, state fleet.PolicyState, now time.Time) (policies.Input, error) {
+	in := policies.Input{State: state}
+	var err error
+	if in.Target, err = r.TargetState(ctx, target); err != nil {
+		return in, err
+	}
+	if runner == 0 {
+		in.Runners, err = r.LiveRunners(ctx, target)
+	} else {
+		in.Runners = make([]fleet.Observed, 1)
+		in.Runners[0], err = r.Runner(ctx, target, runner)
+	}
+	if err != nil {
+		return in, err
+	}
+	if in.MatchedSince, err = r.GraceMarks(ctx, p.Name, target, p.SHA256); err != nil {
+		return in, err
+	}
+	in.Acted, in.ActedLastMinute, err = r.Acted(ctx, p.Name, target, now.Add(-p.Guards.Max.Window), now.Add(-time.Minute))
+	return in, err
+}
+
+// halted is the data of the event policy.halted, with the keys of
+// api.policies.
+type halted struct {
+	Policy string `json:"policy"`
+	Target string `json:"target"`
+	State  string `json:"state"`
+	Reason string `json:"reason"`
+}
+
+// Halt keeps a policy from acting on a target until an operator resumes it:
+// one audit event and one message, the first time only.
+func Halt(ctx context.Context, tx *db.Tx, policy, target, reason, triggerID string, now time.Time) error {
+	news, err := tx.Halt(ctx, policy, target, reason, now)
+	if err != nil || !news {
+		return err
+	}
+	err = tx.Audit(ctx, fleet.AuditEvent{
+		At: now, Code: fleet.AuditPolicyHalted, Actor: fleet.Actor{Type: fleet.ActorPolicy, Name: policy},
+		Target: target, Policy: policy, TriggerID: triggerID, Reason: reason,
+	})
+	if err != nil {
+		return err
+	}
+	m, err := queue.Event("policy.halted", target, policy, now, halted{
+		Policy: policy, Target: target, State: "halted", Reason: reason,
+	})
+	if err != nil {
+		return err
+	}
+	return tx.Enqueue(ctx, m)
+}
+
+// Find reads the runner that an operator means: an id, or the exact name of
+// one live runner.
+func Find(ctx context.Context, d *db.DB, target, runner string) (fleet.Observed, error) {
+	if id, err := strconv.ParseInt(runner, 10, 64); err == nil && id > 0 {
+		found, err := d.Runner(ctx, target, id)
+		if err == nil {
+			return found, nil
+		}
+	}
+	named, err := d.Runners(ctx, db.RunnerFilter{Target: target, Name: runner})
+	switch {
+	case err != nil:
+		return fleet.Observed{}, err
+	case len(named) == 0:
+		return fleet.Observed{}, fmt.Errorf("runner %s/%s: %w", target, runner, fleet.ErrNotFound)
+	case len(named) > 1:
+		return fleet.Observed{}, fmt.Errorf("runner %s/%s: %d runners have that name, give the id", target, runner, len(named))
+	}
+	return named[0], nil
+}

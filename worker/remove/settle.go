@@ -1,0 +1,158 @@
+package remove
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/queue"
+)
+
+// auditCode is the event of each outcome.
+var auditCode = map[fleet.ActionState]fleet.AuditCode{
+	fleet.ActionDone:   fleet.AuditDeleteDone,
+	fleet.ActionGone:   fleet.AuditDeleteGone,
+	fleet.ActionSpared: fleet.AuditDeleteSpared,
+	fleet.ActionFailed: fleet.AuditDeleteFailed,
+}
+
+// settle is the transaction after the act. It runs on a context that outlives
+// a shutdown: what was done must be said. stop is why GitHub refused, if it
+// did.
+func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor, stop error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcome)
+	defer cancel()
+	now, err := r.Now(ctx)
+	if err != nil {
+		return err
+	}
+	a.SettledAt = now
+	err = r.DB.InTx(ctx, func(tx *db.Tx) error {
+		if err := tx.Settle(ctx, a); err != nil {
+			return err
+		}
+		if err := tx.Audit(ctx, auditOf(a, actor, auditCode[a.State], now)); err != nil {
+			return err
+		}
+		if stop != nil && (refusesCredential(stop) || a.Reason == ReasonInvisible) {
+			if err := noteCredential(ctx, tx, a.Target, stop, now); err != nil {
+				return err
+			}
+		}
+		if a.State != fleet.ActionDone && a.State != fleet.ActionGone {
+			return nil
+		}
+		return markRemoved(ctx, tx, a, now)
+	})
+	if err != nil {
+		return err
+	}
+	if r.Observe != nil {
+		r.Observe(a)
+	}
+	r.Log.InfoContext(ctx, "deletion settled", "target", a.Target, "runner", a.RunnerID, "name", a.Name,
+		"policy", a.Policy, "trigger", a.TriggerID, "outcome", string(a.State), "reason", a.Reason)
+	return nil
+}
+
+func noteCredential(ctx context.Context, tx *db.Tx, target string, why error, now time.Time) error {
+	news, err := tx.SetCredentialFault(ctx, target, why.Error())
+	if err != nil || !news {
+		return err
+	}
+	return tx.Audit(ctx, fleet.AuditEvent{
+		At: now, Code: fleet.AuditCredentialRefused, Actor: fleet.System, Target: target, Reason: why.Error(),
+	})
+}
+
+// removed is the data of the event runner.removed, with the keys of
+// api.runners and api.actions.
+type removed struct {
+	Target       string             `json:"target"`
+	RunnerID     int64              `json:"runner_id"`
+	Name         string             `json:"name"`
+	RemovedAt    time.Time          `json:"removed_at"`
+	RemovalCause fleet.RemovalCause `json:"removal_cause"`
+	ActionID     string             `json:"action_id"`
+	Policy       string             `json:"policy"`
+}
+
+func markRemoved(ctx context.Context, tx *db.Tx, a fleet.Action, now time.Time) error {
+	cause := fleet.CausePolicy
+	if a.Policy == policies.OperatorName {
+		cause = fleet.CauseOperator
+	}
+	news, err := tx.MarkRemoved(ctx, a.Target, a.RunnerID, cause, now)
+	if err != nil || !news {
+		return err
+	}
+	m, err := queue.Event("runner.removed", a.Target, strconv.FormatInt(a.RunnerID, 10), now, removed{
+		Target: a.Target, RunnerID: a.RunnerID, Name: a.Name, RemovedAt: now, RemovalCause: cause,
+		ActionID: a.ID, Policy: a.Policy,
+	})
+	if err != nil {
+		return err
+	}
+	return tx.Enqueue(ctx, m)
+}
+
+// Settle closes intents whose maker is gone: those whose lease has ended.
+// GitHub says what became of the runner. Where it does not answer, the intent
+// stays open for the next time. Every replica calls it at its start and every
+// 15 s.
+func (r *Remover) Settle(ctx context.Context) error {
+	var claimed []fleet.Action
+	err := r.DB.InTx(ctx, func(tx *db.Tx) error {
+		var err error
+		claimed, err = tx.ClaimIntents(ctx, 20, lease)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("settle open intents: %w", err)
+	}
+	var faults []error
+	began := time.Now()
+	for _, a := range claimed {
+		if time.Since(began) > attempt || ctx.Err() != nil {
+			break // the leases of the rest are about to end
+		}
+		if err := r.settleOld(ctx, a); err != nil {
+			faults = append(faults, fmt.Errorf("settle the intent on runner %s/%d: %w", a.Target, a.RunnerID, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (r *Remover) settleOld(ctx context.Context, a fleet.Action) error {
+	target, ok := r.Targets()[a.Target]
+	if !ok {
+		a.State, a.Reason = fleet.ActionFailed, ReasonNoTarget
+		return r.settle(ctx, a, fleet.System, nil)
+	}
+	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
+	switch {
+	case errors.Is(err, fleet.ErrNotFound):
+		if err := target.GitHub.CanList(ctx, target.Scope); err != nil {
+			return err
+		}
+		a.State, a.Reason, a.HTTPStatus = fleet.ActionGone, ReasonInterrupted, http.StatusNotFound
+	case err != nil:
+		return err
+	default:
+		a.State, a.Reason, a.HTTPStatus = fleet.ActionFailed, ReasonInterrupted, http.StatusOK
+		if against := objection(live, a); against != "" {
+			a.State, a.Reason = fleet.ActionSpared, against
+		}
+	}
+	err = r.settle(ctx, a, fleet.System, nil)
+	if errors.Is(err, fleet.ErrConflict) {
+		return nil // its maker was slow, not gone
+	}
+	return err
+}

@@ -1,0 +1,135 @@
+package remove
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
+)
+
+// Reasons of actions that were spared, failed, or settled later.
+const (
+	ReasonBusy        = "busy"         // GitHub says it runs a workflow job
+	ReasonOnline      = "online"       // it came back
+	ReasonRenamed     = "renamed"      // the id shows another name than was decided on
+	ReasonInterrupted = "interrupted"  // the process stopped between intent and outcome
+	ReasonRateLimited = "rate_limited" // GitHub asked for a pause
+	ReasonCredential  = "credential"   // GitHub refuses the credential
+	ReasonUnanswered  = "unanswered"   // GitHub did not answer, or not in a believable way
+	ReasonInvisible   = "scope_not_visible"
+	ReasonNoTarget    = "target_not_configured"
+)
+
+// try asks GitHub for the runner, deletes it if nothing speaks against it, and
+// writes what happened into the action. It returns why the pass should stop,
+// or nil.
+func (r *Remover) try(ctx context.Context, target Target, a *fleet.Action) error {
+	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
+	if err != nil {
+		return r.unread(ctx, target, a, err)
+	}
+	if against := objection(live, *a); against != "" {
+		a.State, a.Reason, a.HTTPStatus = fleet.ActionSpared, against, http.StatusOK
+		return nil
+	}
+	if ctx.Err() != nil {
+		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
+		return ctx.Err()
+	}
+	err = target.GitHub.RemoveRunner(ctx, target.Scope, a.RunnerID)
+	a.HTTPStatus = status(err)
+	switch {
+	case err == nil:
+		a.State, a.HTTPStatus = fleet.ActionDone, http.StatusNoContent
+	case errors.Is(err, fleet.ErrNotFound):
+		a.State = fleet.ActionGone
+	case errors.Is(err, fleet.ErrBusy):
+		a.State, a.Reason = fleet.ActionSpared, ReasonBusy
+	case errors.Is(err, fleet.ErrRateLimited), errors.Is(err, fleet.ErrUnauthorized), errors.Is(err, fleet.ErrForbidden):
+		return r.stopped(a, err)
+	default:
+		// No answer, or the 500 that old servers give for a busy runner: the
+		// deletion may have happened. GitHub knows.
+		return r.reread(ctx, target, a)
+	}
+	return nil
+}
+
+// objection is why a runner that GitHub shows must not be deleted; empty: it
+// may be. It is pure.
+func objection(live fleet.Runner, a fleet.Action) string {
+	switch {
+	case live.Busy:
+		return ReasonBusy
+	case live.Status != fleet.StatusOffline:
+		return ReasonOnline
+	case live.Name != a.Name:
+		return ReasonRenamed
+	}
+	return ""
+}
+
+// unread deals with a runner that GitHub would not show.
+func (r *Remover) unread(ctx context.Context, target Target, a *fleet.Action, err error) error {
+	a.HTTPStatus = status(err)
+	if !errors.Is(err, fleet.ErrNotFound) {
+		return r.stopped(a, err)
+	}
+	// A 404 is also what a credential gets that lost its right to see: the
+	// runner is gone only if the scope can be listed.
+	if err := target.GitHub.CanList(ctx, target.Scope); err != nil {
+		stop := r.stopped(a, err)
+		if errors.Is(err, fleet.ErrNotFound) {
+			a.Reason = ReasonInvisible
+		}
+		return stop
+	}
+	a.State = fleet.ActionGone
+	return nil
+}
+
+// reread settles a deletion whose answer said nothing.
+func (r *Remover) reread(ctx context.Context, target Target, a *fleet.Action) error {
+	answered := a.HTTPStatus
+	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
+	if err != nil {
+		return r.unread(ctx, target, a, err)
+	}
+	a.HTTPStatus = answered
+	a.State, a.Reason = fleet.ActionFailed, ReasonUnanswered
+	if against := objection(live, *a); against != "" {
+		a.State, a.Reason = fleet.ActionSpared, against
+	}
+	return nil
+}
+
+// stopped writes an error of GitHub's into the action and returns it.
+func (r *Remover) stopped(a *fleet.Action, err error) error {
+	a.State, a.HTTPStatus = fleet.ActionFailed, status(err)
+	switch {
+	case errors.Is(err, fleet.ErrRateLimited):
+		a.Reason = ReasonRateLimited
+	case refusesCredential(err):
+		a.Reason = ReasonCredential
+	case errors.Is(err, context.Canceled):
+		a.Reason = ReasonInterrupted
+	default:
+		a.Reason = ReasonUnanswered
+	}
+	return err
+}
+
+func refusesCredential(err error) bool {
+	return errors.Is(err, fleet.ErrUnauthorized) || errors.Is(err, fleet.ErrForbidden)
+}
+
+// status is that of GitHub's answer behind an error; 0 where none came.
+func status(err error) int {
+	var answer *github.Error
+	if errors.As(err, &answer) {
+		return answer.Status
+	}
+	return 0
+}
