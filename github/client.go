@@ -99,18 +99,21 @@ func New(c Config) (*Client, error) {
 		c.Observe = func(Call) {}
 	}
 
-	// With the default of 2 idle connections, 16 pages in flight dial anew for
-	// almost every page.
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = c.Concurrency
-	transport.MaxIdleConns = max(transport.MaxIdleConns, c.Concurrency)
 	hc := &http.Client{
-		Transport: transport,
+		Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			ForceAttemptHTTP2:   true,
+			TLSHandshakeTimeout: c.Timeout,
+			// With the default of 2, 16 pages in flight dial anew for almost
+			// every page.
+			MaxIdleConnsPerHost: c.Concurrency,
+			IdleConnTimeout:     90 * time.Second,
+		},
 		// net/http replays a redirected DELETE as GET, and would carry the
 		// credential to wherever the answer points.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	requests := gh.NewClient(hc)
+	requests := gh.NewClient(nil)
 	requests.BaseURL = base
 	requests.UserAgent = c.UserAgent
 	return &Client{
@@ -167,32 +170,27 @@ func (c *Client) do(ctx context.Context, o operation, v any) (http.Header, error
 		return nil, err
 	}
 	began := time.Now()
-	call := Call{Op: o.op, Scope: o.scope, RateRemaining: -1}
-	resp, body, err := c.exchange(ctx, req)
+	got, err := c.exchange(ctx, req)
 	switch {
-	case resp == nil:
+	case got.status == 0:
 		err = o.noAnswer(ctx, err, c.timeout)
-	default:
-		call.Status = resp.StatusCode
-		if n, convErr := strconv.Atoi(resp.Header.Get("X-RateLimit-Remaining")); convErr == nil {
-			call.RateRemaining = n
-		}
+	case got.status != o.want:
 		// The status decides before the body does: a busy runner is busy also
 		// where the explanation got lost on the way.
-		if resp.StatusCode != o.want {
-			err = o.refused(resp, body, secret)
-		} else if err != nil {
-			err = o.brokenOff(ctx, err, resp.StatusCode)
-		} else if v != nil {
-			err = o.decode(resp, body, v)
-		}
+		err = o.refused(got, secret)
+	case err != nil:
+		err = o.brokenOff(ctx, err, got.status)
+	case v != nil:
+		err = o.decode(got, v)
 	}
-	call.Err, call.Took = err, time.Since(began)
-	c.observe(call)
+	c.observe(Call{
+		Op: o.op, Scope: o.scope, Status: got.status, Err: err,
+		Took: time.Since(began), RateRemaining: got.rateRemaining(),
+	})
 	if err != nil {
 		return nil, err
 	}
-	return resp.Header, nil
+	return got.header, nil
 }
 
 // request builds the request with its credential on it.
@@ -238,36 +236,43 @@ func scopePath(s fleet.Scope) string {
 	}
 }
 
-// exchange sends the request and reads the whole answer within the timeout.
-// The response is nil where no answer came; its body is closed already.
-func (c *Client) exchange(ctx context.Context, req *http.Request) (*http.Response, []byte, error) {
+// reply is an answer that has been read. The zero reply is no answer.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// exchange sends the request and reads the whole answer within the timeout. An
+// answer whose body broke off comes with an error.
+func (c *Client) exchange(ctx context.Context, req *http.Request) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	resp, err := c.http.Do(req.WithContext(ctx))
 	if err != nil {
-		return nil, nil, err
+		return reply{}, err
 	}
 	defer func() { _ = resp.Body.Close() }() // all that counts has been read
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err == nil && len(body) > maxBody {
 		err = errTooLarge
 	}
-	return resp, body, err
+	return reply{resp.StatusCode, resp.Header, body}, err
 }
 
 var errTooLarge = fmt.Errorf("answer is larger than %d MiB", maxBody>>20)
 
 // decode accepts exactly one JSON value that is not null.
-func (o operation) decode(resp *http.Response, body []byte, v any) error {
-	if !isJSON(resp.Header) {
-		return o.malformed(resp.StatusCode, "answer is "+describe(resp.Header, body)+", not JSON")
+func (o operation) decode(got reply, v any) error {
+	if !got.isJSON() {
+		return o.malformed(got.status, "answer is "+got.describe()+", not JSON")
 	}
-	trimmed := bytes.TrimSpace(body)
-	if len(trimmed) == 0 || bytes.Equal(trimmed, []byte("null")) {
-		return o.malformed(resp.StatusCode, "answer is empty")
+	body := bytes.TrimSpace(got.body)
+	if len(body) == 0 || bytes.Equal(body, []byte("null")) {
+		return o.malformed(got.status, "answer is empty")
 	}
-	if err := json.Unmarshal(trimmed, v); err != nil {
-		return o.malformed(resp.StatusCode, explainJSON(err))
+	if err := json.Unmarshal(body, v); err != nil {
+		return o.malformed(got.status, explainJSON(err))
 	}
 	return nil
 }
@@ -280,25 +285,34 @@ func explainJSON(err error) string {
 	switch {
 	case errors.As(err, &syntax):
 		return fmt.Sprintf("answer is not valid JSON at byte %d", syntax.Offset)
-	case errors.As(err, &mismatch):
+	case errors.As(err, &mismatch) && mismatch.Field != "":
 		return fmt.Sprintf("field %q of the answer has the wrong type", mismatch.Field)
 	}
-	return "answer cannot be decoded"
+	return "answer has the wrong shape"
 }
 
-func isJSON(h http.Header) bool {
-	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+func (r reply) isJSON() bool {
+	media, _, err := mime.ParseMediaType(r.header.Get("Content-Type"))
 	return err == nil && (media == "application/json" || strings.HasSuffix(media, "+json"))
 }
 
 // describe names the kind of an answer that should have been JSON.
-func describe(h http.Header, body []byte) string {
-	if len(bytes.TrimSpace(body)) == 0 {
+func (r reply) describe() string {
+	if len(bytes.TrimSpace(r.body)) == 0 {
 		return "empty"
 	}
-	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	media, _, err := mime.ParseMediaType(r.header.Get("Content-Type"))
 	if err != nil {
 		return "of unknown type"
 	}
 	return clean(media)
+}
+
+// rateRemaining is -1 where the server does not say.
+func (r reply) rateRemaining() int {
+	n, err := strconv.Atoi(r.header.Get("X-RateLimit-Remaining"))
+	if err != nil {
+		return -1
+	}
+	return n
 }

@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
@@ -87,4 +91,164 @@ func fill(t testing.TB, sim *githubsim.Sim, scope fleet.Scope, n int) []int64 {
 		t.Fatal(err)
 	}
 	return ids
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	good := github.Config{APIURL: "https://ghes.example.com/api/v3", Token: token(credential), UserAgent: "muster/test"}
+	tests := []struct {
+		name   string
+		change func(*github.Config)
+	}{
+		{"no address", func(c *github.Config) { c.APIURL = "" }},
+		{"no scheme", func(c *github.Config) { c.APIURL = "ghes.example.com/api/v3" }},
+		{"another scheme", func(c *github.Config) { c.APIURL = "ftp://ghes.example.com" }},
+		{"no host", func(c *github.Config) { c.APIURL = "https:///api/v3" }},
+		{"only a port", func(c *github.Config) { c.APIURL = "https://:443/api/v3" }},
+		{"a query", func(c *github.Config) { c.APIURL += "?x=1" }},
+		{"a fragment", func(c *github.Config) { c.APIURL += "#x" }},
+		{"a password", func(c *github.Config) { c.APIURL = "https://u:hunter2@ghes.example.com/api/v3" }},
+		{"a password in what is no address", func(c *github.Config) { c.APIURL = "https://u:hunter2@ghes.example.com:x" }},
+		{"no token", func(c *github.Config) { c.Token = nil }},
+		{"no user agent", func(c *github.Config) { c.UserAgent = "" }},
+		{"negative concurrency", func(c *github.Config) { c.Concurrency = -1 }},
+		{"negative timeout", func(c *github.Config) { c.Timeout = -1 }},
+	}
+	for _, tt := range tests {
+		c := good
+		tt.change(&c)
+		_, err := github.New(c)
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: New() = %v, want an error without the password", tt.name, err)
+		}
+	}
+}
+
+func TestEveryOperationAsksForItsOwnPath(t *testing.T) {
+	t.Parallel()
+	type request struct{ Method, Path, Auth, Agent, Accept string }
+	var got []request
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, request{r.Method, r.URL.RequestURI(), r.Header.Get("Authorization"), r.UserAgent(), r.Header.Get("Accept")})
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	t.Cleanup(srv.Close)
+	bases := map[fleet.Scope]string{scopes[0]: "/enterprises/octo", scopes[1]: "/orgs/acme", scopes[2]: "/repos/acme/widgets"}
+	for _, prefix := range []string{"", "/api/v3"} {
+		for _, slash := range []string{"", "/"} {
+			gh := client(t, srv.URL+prefix+slash)
+			for _, scope := range scopes {
+				got = nil
+				calls := []func() error{
+					func() error { _, err := gh.Runners(t.Context(), scope); return err },
+					func() error { return gh.CanList(t.Context(), scope) },
+					func() error { _, err := gh.Runner(t.Context(), scope, 7); return err },
+					func() error { return gh.RemoveRunner(t.Context(), scope, 7) },
+					func() error { _, err := gh.Downloads(t.Context(), scope); return err },
+					func() error { _, err := gh.RegistrationToken(t.Context(), scope); return err },
+					func() error { _, err := gh.RemovalToken(t.Context(), scope); return err },
+				}
+				for _, call := range calls {
+					wantKind(t, "teapot", call(), fleet.ErrMalformed)
+				}
+				at := prefix + bases[scope] + "/actions/runners"
+				var want []request
+				for _, r := range [][2]string{
+					{"GET", at + "?per_page=100&page=1"}, {"GET", at + "?per_page=1&page=1"}, {"GET", at + "/7"}, {"DELETE", at + "/7"},
+					{"GET", at + "/downloads"}, {"POST", at + "/registration-token"}, {"POST", at + "/remove-token"},
+				} {
+					want = append(want, request{r[0], r[1], "token " + credential, "muster/test", "application/vnd.github.v3+json"})
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("requests of %s at %q (-want +got):\n%s", scope, prefix+slash, diff)
+				}
+			}
+		}
+	}
+}
+
+func TestTheTokenIsAskedForBeforeEveryRequest(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	fill(t, sim, org, 1)
+	current := credential
+	gh := client(t, url, func(c *github.Config) {
+		c.Token = func(context.Context) (fleet.Secret, error) { return fleet.NewSecret(current), nil }
+	})
+	if err := gh.CanList(t.Context(), org); err != nil {
+		t.Fatal(err)
+	}
+	sim.Revoke(credential)
+	wantKind(t, "revoked", gh.CanList(t.Context(), org), fleet.ErrUnauthorized)
+	sim.Accept("ghp_rotated")
+	current = "ghp_rotated"
+	if err := gh.CanList(t.Context(), org); err != nil {
+		t.Errorf("with the rotated token: %v", err)
+	}
+}
+
+func TestAnExhaustedBudgetDoesNotStopTheNextRequest(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	var calls []github.Call
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("X-RateLimit-Limit", "5000")
+		w.Header().Set("X-RateLimit-Remaining", "0")
+		w.Header().Set("X-RateLimit-Reset", "32503680000") // the year 3000
+		says(http.StatusOK, `{"total_count":0,"runners":[]}`)(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	gh := client(t, srv.URL, func(c *github.Config) { c.Observe = func(call github.Call) { calls = append(calls, call) } })
+	for range 2 {
+		if err := gh.CanList(t.Context(), org); err != nil {
+			t.Error(err)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d requests arrived, want 2", asked)
+	}
+	for _, call := range calls {
+		if call.RateRemaining != 0 {
+			t.Errorf("observed %+v, want 0 remaining", call)
+		}
+	}
+}
+
+func TestObserveHearsOfEveryRequest(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	ids := fill(t, sim, org, 1)
+	var calls []github.Call
+	gh := client(t, url, func(c *github.Config) { c.Observe = func(call github.Call) { calls = append(calls, call) } })
+	if _, err := gh.Runners(t.Context(), org); err != nil {
+		t.Fatal(err)
+	}
+	if err := gh.RemoveRunner(t.Context(), org, ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	_, err := gh.Runner(t.Context(), org, ids[0])
+	sim.Down(true)
+	lost := gh.CanList(t.Context(), org)
+	want := []github.Call{
+		{Op: github.OpRunners, Scope: org, Status: 200, RateRemaining: -1},
+		{Op: github.OpRemoveRunner, Scope: org, Status: 204, RateRemaining: -1},
+		{Op: github.OpRunner, Scope: org, Status: 404, Err: err, RateRemaining: -1},
+		{Op: github.OpCanList, Scope: org, Status: 0, Err: lost, RateRemaining: -1},
+	}
+	if diff := cmp.Diff(want, calls, cmpopts.IgnoreFields(github.Call{}, "Took"), cmpopts.EquateErrors()); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	for _, call := range calls {
+		if call.Took <= 0 {
+			t.Errorf("%s took %s", call.Op, call.Took)
+		}
+	}
+}
+
+func wantNot(t *testing.T, text, secret string) {
+	t.Helper()
+	if strings.Contains(text, secret) {
+		t.Errorf("%q holds the secret", text)
+	}
 }

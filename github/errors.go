@@ -133,24 +133,28 @@ func (o operation) brokenOff(ctx context.Context, err error, status int) *Error 
 }
 
 // refused turns a status that is not the wanted one into an Error.
-func (o operation) refused(resp *http.Response, body []byte, secret fleet.Secret) *Error {
+func (o operation) refused(got reply, secret fleet.Secret) *Error {
 	answer := gh.ErrorResponse{}
-	structured := isJSON(resp.Header) && json.Unmarshal(body, &answer) == nil
+	if got.isJSON() {
+		// What else the body holds may be of any shape: only the message and
+		// the link to the documentation are used.
+		_ = json.Unmarshal(got.body, &answer)
+	}
 	detail := answer.Message
 	if detail == "" {
-		detail = "answer is " + describe(resp.Header, body)
+		detail = "answer is " + got.describe()
 	}
 	e := o.fail(fleet.ErrMalformed, strings.ReplaceAll(detail, secret.Reveal(), "[redacted]"), nil)
-	e.Status = resp.StatusCode
+	e.Status = got.status
 
-	switch status := resp.StatusCode; {
-	case limited(resp, answer):
-		e.Kind, e.Wait = fleet.ErrRateLimited, pause(resp, time.Now())
+	switch status := got.status; {
+	case got.limited(answer):
+		e.Kind, e.Wait = fleet.ErrRateLimited, got.pause(time.Now())
 	case status == http.StatusUnauthorized:
 		e.Kind = fleet.ErrUnauthorized
 	case status == http.StatusForbidden:
 		e.Kind = fleet.ErrForbidden
-	case status == http.StatusNotFound && structured:
+	case status == http.StatusNotFound && answer.Message != "":
 		// A proxy's page that says 404 is no proof that anything is gone.
 		e.Kind = fleet.ErrNotFound
 	case status == http.StatusUnprocessableEntity && o.method == http.MethodDelete:
@@ -160,12 +164,12 @@ func (o operation) refused(resp *http.Response, body []byte, secret fleet.Secret
 		// Up to GitHub Enterprise Server 3.3 or so, 500 is also what the
 		// DELETE of a busy runner gets: the caller has to look again.
 		e.Kind = fleet.ErrUnavailable
-		if resp.Header.Get("Retry-After") != "" {
-			e.Wait = pause(resp, time.Now())
+		if got.header.Get("Retry-After") != "" {
+			e.Wait = got.pause(time.Now())
 		}
 	case redirects(status):
 		e.Kind = fleet.ErrUnavailable
-		e.Detail = "redirect" + target(resp) + " refused; if the owner or repository was renamed, correct the scope"
+		e.Detail = "redirect" + got.redirect() + " refused; if the owner or repository was renamed, correct the scope"
 	default:
 		e.Detail = clean(fmt.Sprintf("status is not %d: %s", o.want, e.Detail))
 	}
@@ -175,13 +179,13 @@ func (o operation) refused(resp *http.Response, body []byte, secret fleet.Secret
 // limited recognises GitHub's ways of asking for a pause. Secondary limits may
 // come with neither Retry-After nor an exhausted budget, so that only the text
 // or the link to the documentation tells them from a lack of rights.
-func limited(resp *http.Response, answer gh.ErrorResponse) bool {
-	switch resp.StatusCode {
+func (r reply) limited(answer gh.ErrorResponse) bool {
+	switch r.status {
 	case http.StatusTooManyRequests:
 		return true
 	case http.StatusForbidden:
-		return resp.Header.Get("Retry-After") != "" ||
-			resp.Header.Get("X-RateLimit-Remaining") == "0" ||
+		return r.header.Get("Retry-After") != "" ||
+			r.header.Get("X-RateLimit-Remaining") == "0" ||
 			strings.Contains(answer.DocumentationURL, "rate-limit") ||
 			strings.Contains(strings.ToLower(answer.Message), "rate limit")
 	}
@@ -196,18 +200,18 @@ const (
 
 // pause is how long the answer asks to wait. Moments are compared with the
 // server's clock where the answer tells it: ours may differ.
-func pause(resp *http.Response, now time.Time) time.Duration {
-	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+func (r reply) pause(now time.Time) time.Duration {
+	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
 		now = date
 	}
 	wait := defaultPause
-	after := strings.TrimSpace(resp.Header.Get("Retry-After"))
+	after := strings.TrimSpace(r.header.Get("Retry-After"))
 	if seconds, err := strconv.ParseInt(after, 10, 64); err == nil {
 		wait = time.Duration(min(max(seconds, 0), int64(longestPause/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(after); err == nil {
 		wait = at.Sub(now)
-	} else if resp.Header.Get("X-RateLimit-Remaining") == "0" {
-		if reset, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64); err == nil {
+	} else if r.header.Get("X-RateLimit-Remaining") == "0" {
+		if reset, err := strconv.ParseInt(r.header.Get("X-RateLimit-Reset"), 10, 64); err == nil {
 			wait = time.Unix(reset, 0).Sub(now)
 		}
 	}
@@ -223,11 +227,11 @@ func redirects(status int) bool {
 	return false
 }
 
-// target names the host that a redirect points to, and no more of it: the rest
+// redirect names the host that a redirect points to, and no more of it: the rest
 // may carry secrets.
-func target(resp *http.Response) string {
-	at, err := resp.Location()
-	if err != nil {
+func (r reply) redirect() string {
+	at, err := url.Parse(r.header.Get("Location"))
+	if err != nil || at.Host == "" {
 		return ""
 	}
 	return " to " + clean(at.Host)
