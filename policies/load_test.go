@@ -1,0 +1,224 @@
+package policies_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestBadPoliciesAreRefused holds what is said of each file in testdata/bad:
+// one line per fault, beside the file in a .txt of its name.
+func TestBadPoliciesAreRefused(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("testdata/bad has %v, %v", files, err)
+	}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := policies.Load(filepath.Base(path), text)
+		if err == nil || loaded != nil {
+			t.Errorf("Load(%s) = %d policies, %v, want none and an error", path, len(loaded), err)
+			continue
+		}
+		got := err.Error() + "\n"
+		golden := strings.TrimSuffix(path, ".yaml") + ".txt"
+		if *update {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("Load(%s), want (-) got (+):\n%s", path, diff)
+		}
+	}
+}
+
+func fault(err error) *policies.Fault {
+	var f *policies.Fault
+	if !errors.As(err, &f) {
+		return nil
+	}
+	return f
+}
+
+// document is a policy that deletes, with room for another match.
+func document(match string) string {
+	return fmt.Sprintf(`apiVersion: muster/v1
+kind: RunnerPolicy
+metadata: {name: reap, owner: ci}
+spec:
+  enforcement: enforce
+  scope: {targets: [acme, beta]}
+  match: %s
+  guards: {grace: 1d, max: {count: 5, percent: 10}}
+  actions: [{delete_runner: {}}]
+`, match)
+}
+
+const longOffline = `runner.status == "offline" && runner.offline_for > duration("168h")`
+
+func load(t testing.TB, text string) *policies.Policy {
+	t.Helper()
+	loaded, err := policies.Load("p.yaml", []byte(text))
+	if err != nil || len(loaded) != 1 {
+		t.Fatalf("Load = %d policies, %v, want one\n%s", len(loaded), err, text)
+	}
+	return loaded[0]
+}
+
+func TestLoadFillsInTheDefaults(t *testing.T) {
+	t.Parallel()
+	p := load(t, document(longOffline))
+	want := policies.Guards{
+		Complete: true, MaxAge: 10 * time.Minute, Grace: 24 * time.Hour, Rate: 10, Listings: 2, Apart: 2 * time.Minute,
+		Max: policies.Max{Count: 5, Percent: 10, Window: time.Hour},
+	}
+	if diff := cmp.Diff(want, p.Guards); diff != "" {
+		t.Errorf("guards of a deletion, want (-) got (+):\n%s", diff)
+	}
+	if p.Name != "reap" || p.Owner != "ci" || p.Enforcement != fleet.EnforcementEnforce || p.Action != fleet.ActionDeleteRunner ||
+		!cmp.Equal(p.Targets, []string{"acme", "beta"}) {
+		t.Errorf("Load = %+v", p)
+	}
+
+	report := load(t, strings.Replace(strings.Replace(document(longOffline), "delete_runner", "report", 1), "  guards: {grace: 1d, max: {count: 5, percent: 10}}\n", "", 1))
+	if want := (policies.Guards{Complete: true, MaxAge: 10 * time.Minute}); report.Guards != want {
+		t.Errorf("guards of a report = %+v, want %+v", report.Guards, want)
+	}
+}
+
+func TestLoadReadsEveryGuard(t *testing.T) {
+	t.Parallel()
+	p := load(t, strings.Replace(document(longOffline), "{grace: 1d, max: {count: 5, percent: 10}}", `
+    inventory: {complete: true, max_age: 1h}
+    grace: 1w
+    max: {count: 7, percent: 100, min_population: 3, window: 2d, on_exceed: halt}
+    rate: 30/m
+    witnesses: {listings: 1, apart: 0}`, 1))
+	want := policies.Guards{
+		Complete: true, MaxAge: time.Hour, Grace: 7 * 24 * time.Hour, Rate: 30, Listings: 1,
+		Max: policies.Max{Count: 7, Percent: 100, MinPopulation: 3, Window: 48 * time.Hour},
+	}
+	if diff := cmp.Diff(want, p.Guards); diff != "" {
+		t.Errorf("guards, want (-) got (+):\n%s", diff)
+	}
+}
+
+func TestLoadReadsSeveralDocuments(t *testing.T) {
+	t.Parallel()
+	second := strings.Replace(document(longOffline), "name: reap", "name: other", 1)
+	first := document(longOffline)
+	text := "\xef\xbb\xbf---\n# nothing\n---\n---\n" + first + "---\n\n--- # nothing\n---\n" + second + "...\n...\n---\n"
+	for _, text := range []string{text, strings.ReplaceAll(text, "\n", "\r\n"), first + "...\n" + second, "..." + "\n" + first + "--- \n" + second} {
+		loaded, err := policies.Load("p.yaml", []byte(text))
+		if err != nil || len(loaded) != 2 || loaded[0].Name != "reap" || loaded[1].Name != "other" {
+			t.Errorf("Load = %v, %v, want reap and other", loaded, err)
+		}
+	}
+}
+
+func TestOneFaultKeepsTheOtherPoliciesOut(t *testing.T) {
+	t.Parallel()
+	loaded, err := policies.Load("p.yaml", []byte(document(longOffline)+"---\n"+strings.Replace(document("runner.nope"), "name: reap", "name: other", 1)))
+	if loaded != nil || err == nil {
+		t.Errorf("Load = %v, %v, want an error alone", loaded, err)
+	}
+	f := fault(err)
+	if f == nil || f.File != "p.yaml" || f.Line != 17 || f.Col != 16 || !strings.Contains(f.Text, "'nope'") {
+		t.Errorf("the fault is %+v, want it at p.yaml:17:16", f)
+	}
+}
+
+func TestSHA256FollowsTheContentAlone(t *testing.T) {
+	t.Parallel()
+	base := document(longOffline)
+	same := `# a comment
+kind:    RunnerPolicy
+apiVersion: "muster/v1"
+spec:
+  actions:
+    - delete_runner: {}
+  enforcement: enforce
+  guards: {max: {percent: 10, count: 5}, grace: 1d}
+  match: >-
+    runner.status == "offline" &&
+    runner.offline_for > duration("168h")
+  scope: {targets: [acme, beta]}
+metadata: {owner: ci, name: reap}
+`
+	digest := load(t, base).SHA256
+	if len(digest) != 64 {
+		t.Errorf("SHA256 = %q, want 64 hex digits", digest)
+	}
+	if got := load(t, same).SHA256; got != digest {
+		t.Errorf("another layout has digest %s, want %s", got, digest)
+	}
+	for _, change := range [][2]string{{"168h", "169h"}, {"owner: ci", "owner: cd"}, {"[acme, beta]", "[beta, acme]"}, {"grace: 1d", "grace: 2d"}} {
+		if got := load(t, strings.Replace(base, change[0], change[1], 1)).SHA256; got == digest {
+			t.Errorf("%s for %s leaves the digest as it was", change[1], change[0])
+		}
+	}
+}
+
+func TestWhatIsTooLongIsRefused(t *testing.T) {
+	t.Parallel()
+	if _, err := policies.Load("p.yaml", make([]byte, 2<<20)); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("Load of 2 MiB: %v", err)
+	}
+	if _, err := policies.Load("p.yaml", []byte(strings.Repeat("---\n", 10_000))); err == nil || !strings.Contains(err.Error(), "too many") {
+		t.Errorf("Load of 10,000 documents: %v", err)
+	}
+	long := document(longOffline + strings.Repeat(" && !runner.busy", 2000))
+	if _, err := policies.Load("p.yaml", []byte(long)); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("Load of a long expression: %v", err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte(document(longOffline)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		loaded, err := policies.Load("p.yaml", text)
+		if (err == nil) == (len(loaded) == 0) {
+			t.Errorf("Load = %d policies, %v", len(loaded), err)
+		}
+		if err == nil {
+			return
+		}
+		for _, line := range strings.Split(err.Error(), "\n") {
+			if !strings.HasPrefix(line, "p.yaml:") {
+				t.Errorf("a line without a place: %q", line)
+			}
+		}
+	})
+}
