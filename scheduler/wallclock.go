@@ -1,0 +1,135 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+// wallClock computes ticks in a zone. The cron fields are only ever asked
+// about UTC, where every day has 24 hours; a wall-clock time is written as
+// the UTC time that reads the same.
+type wallClock struct {
+	fields    *cron.SpecSchedule
+	zone      *time.Location
+	everyHour bool
+}
+
+// searchYears is how far nextWall looks: the 29th of February is at most eight
+// years away, around a century that is no leap year. cron itself gives up
+// after five.
+const searchYears = 10
+
+// nextWall is the first match of the fields after the given time, all in UTC;
+// zero where there is none.
+func nextWall(fields *cron.SpecSchedule, after time.Time) time.Time {
+	if t := fields.Next(after); !t.IsZero() {
+		return t
+	}
+	for year := after.Year() + 1; year <= after.Year()+searchYears; year++ {
+		t := fields.Next(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).Add(-time.Second))
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return time.Time{}
+}
+
+const allHours = 1<<24 - 1
+
+// everyHour reports whether the hour field is *, in whatever spelling.
+func everyHour(fields *cron.SpecSchedule) bool { return fields.Hour&allHours == allHours }
+
+// changesSince is where changes looks from. Zones that gave up changing their
+// clocks before do not count as changing; for one that does so later, asking
+// for dst: run-once does no harm.
+var changesSince = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// changes reports whether the clocks of the zone change.
+func changes(zone *time.Location) bool {
+	offset := offsetAt(changesSince, zone)
+	for _, end := changesSince.In(zone).ZoneBounds(); !end.IsZero(); _, end = end.ZoneBounds() {
+		// Some zone files end with a change in 2038 that changes nothing.
+		if offsetAt(end, zone) != offset {
+			return true
+		}
+	}
+	return false
+}
+
+func (c wallClock) next(after time.Time) time.Time {
+	if c.everyHour {
+		return c.nextPassing(after)
+	}
+	return c.nextReading(after)
+}
+
+// nextPassing takes every moment at which the clock on the wall shows a match:
+// an hour that comes twice has its ticks twice, a missing one has none.
+func (c wallClock) nextPassing(after time.Time) time.Time {
+	for {
+		local := after.In(c.zone)
+		_, offset := local.Zone()
+		_, end := local.ZoneBounds()
+		wall := nextWall(c.fields, asUTC(after, offset))
+		if wall.IsZero() {
+			return wall
+		}
+		tick := asUTC(wall, -offset)
+		if end.IsZero() || tick.Before(end) {
+			return tick
+		}
+		// The clock is changed first; the moment of the change is the first
+		// that may match.
+		if wall := asUTC(end, offsetAt(end, c.zone)); nextWall(c.fields, wall.Add(-time.Nanosecond)).Equal(wall) {
+			return end.UTC()
+		}
+		after = end
+	}
+}
+
+// nextReading takes every reading of the clock once.
+func (c wallClock) nextReading(after time.Time) time.Time {
+	wall := asUTC(after, offsetAt(after, c.zone))
+	for {
+		wall = nextWall(c.fields, wall)
+		if wall.IsZero() {
+			return wall
+		}
+		// In the second round of a repeated hour the readings point back to
+		// the first one, and several in a missing hour to its end.
+		if tick := c.moment(wall); tick.After(after) {
+			return tick
+		}
+	}
+}
+
+// moment is when the clock first shows the reading, or where it jumps over it,
+// the moment of the jump.
+func (c wallClock) moment(wall time.Time) time.Time {
+	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), c.zone)
+	start, end := t.ZoneBounds()
+	shown := asUTC(t, offsetAt(t, c.zone))
+	switch {
+	case shown.After(wall): // jumped over, and t lies after the jump
+		return start.UTC()
+	case shown.Before(wall): // jumped over, and t lies before the jump
+		return end.UTC()
+	case start.IsZero():
+		return t.UTC()
+	}
+	if earlier := asUTC(wall, -offsetAt(start.Add(-time.Second), c.zone)); earlier.Before(start) && earlier.Before(t) {
+		return earlier
+	}
+	return t.UTC()
+}
+
+func offsetAt(t time.Time, zone *time.Location) int {
+	_, offset := t.In(zone).Zone()
+	return offset
+}
+
+// asUTC moves the time by seconds, in UTC.
+func asUTC(t time.Time, seconds int) time.Time {
+	return t.UTC().Add(time.Duration(seconds) * time.Second)
+}
