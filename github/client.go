@@ -64,7 +64,7 @@ type Call struct {
 }
 
 // Client is one credential at one GitHub instance. It is safe for concurrent
-// use.
+// use. It retries nothing: that is for whoever knows what the call was for.
 type Client struct {
 	requests *gh.Client // builds requests, sends none
 	http     *http.Client

@@ -52,14 +52,12 @@ func (c *Client) Runners(ctx context.Context, scope fleet.Scope) (Listing, error
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(c.parallel)
-	failed := func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(faults) > 0
-	}
-	for number := 2; number <= first.pages() && !failed(); number++ {
+	for number := 2; number <= first.pages(); number++ {
 		g.Go(func() error {
-			if failed() {
+			mu.Lock()
+			failed := len(faults) > 0
+			mu.Unlock()
+			if failed {
 				return nil
 			}
 			p, err := c.page(ctx, OpRunners, scope, number, perPage)
