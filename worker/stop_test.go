@@ -1,0 +1,200 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/worker"
+)
+
+// blocking is a job that says when it begins and ends when it is told to, or
+// when its context does.
+func blocking() (handler, <-chan struct{}, chan<- error) {
+	began, end := make(chan struct{}, 10), make(chan error, 10)
+	return func(ctx context.Context, _ fleet.Trigger) (fleet.Counts, error) {
+		began <- struct{}{}
+		select {
+		case err := <-end:
+			return nil, err
+		case <-ctx.Done():
+			return nil, fleet.ErrUnavailable // as an adapter would say it
+		}
+	}, began, end
+}
+
+func TestAStopLetsWhatRunsFinish(t *testing.T) {
+	t.Parallel()
+	job, began, end := blocking()
+	h := start(t, job)
+	h.engine.Grace = time.Hour
+	stop := h.run(t)
+	h.publish(t, syncAcme, "")
+	receive(t, began)
+	stopped := make(chan struct{})
+	go func() {
+		stop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		t.Error("stopped before the job was done")
+	case end <- nil:
+	}
+	receive(t, stopped)
+	h.record.expect(t, "begin", "done")
+	h.settled(t, "muster-sync")
+}
+
+func TestAStopInterruptsWhatTakesTooLongWithoutSpendingAnAttempt(t *testing.T) {
+	t.Parallel()
+	job, began, end := blocking()
+	h := start(t, job)
+	h.engine.Grace, h.engine.MaxAttempts = time.Millisecond, 1
+	stop := h.run(t)
+	h.publish(t, syncAcme, "")
+	receive(t, began)
+	stop()
+	h.record.expect(t, "begin", "given back")
+	run := h.record.the(t)
+	if run.Attempt != 0 || run.State != fleet.RunFailed || !strings.Contains(run.Error, "muster is stopping") {
+		t.Errorf("run %+v", run)
+	}
+	if o := h.outcome(t); o.Result != worker.ResultInterrupted {
+		t.Errorf("outcome %+v", o)
+	}
+	// The next process takes it up at once, with its only attempt unspent.
+	h.engine.Grace = time.Hour
+	h.run(t)
+	receive(t, began)
+	end <- nil
+	h.record.expect(t, "begin", "done")
+}
+
+func TestARunIsKeptWhileItLastsAndCancelledWhenItIsTakenOver(t *testing.T) {
+	t.Parallel()
+	job, began, _ := blocking()
+	h := start(t, job)
+	h.engine.Lease = 300 * time.Millisecond
+	h.run(t)
+	h.publish(t, syncAcme, "")
+	receive(t, began)
+	id := h.record.the(t).Trigger.ID
+	for extended := 0; extended < 3; {
+		h.record.change(func() { extended = h.record.extends })
+	}
+	h.record.change(func() {
+		run := h.record.runs[id]
+		run.Attempt++
+		h.record.runs[id], h.record.leases[id] = run, time.Now().Add(time.Hour)
+	})
+	if o := h.outcome(t); o.Result != worker.ResultLost {
+		t.Errorf("outcome %+v", o)
+	}
+	h.record.expect(t, "begin")
+	if run := h.record.run(id); run.State != fleet.RunRunning || run.Attempt != 2 {
+		t.Errorf("the other attempt's record was touched: %+v", run)
+	}
+}
+
+func TestALeaseThatCannotBeRenewedEndsTheRun(t *testing.T) {
+	t.Parallel()
+	job, began, end := blocking()
+	h := start(t, job)
+	h.engine.Lease = 100 * time.Millisecond
+	h.run(t)
+	h.publish(t, syncAcme, "")
+	receive(t, began)
+	h.record.change(func() { h.record.away = errors.New("connection refused") })
+	if o := h.outcome(t); o.Result != worker.ResultUnrecorded {
+		t.Errorf("outcome %+v", o)
+	}
+	h.record.change(func() { h.record.away = nil })
+	receive(t, began)
+	end <- nil
+	for receive(t, h.record.wrote) != "done" { // after some refusals
+	}
+	if run := h.record.the(t); run.Attempt != 2 {
+		t.Errorf("run %+v", run)
+	}
+}
+
+func TestAnAttemptThatTakesTooLongFails(t *testing.T) {
+	t.Parallel()
+	job, _, _ := blocking()
+	h := start(t, job)
+	h.engine.Timeout, h.engine.MaxAttempts = time.Millisecond, 1
+	h.run(t)
+	h.publish(t, syncAcme, "")
+	h.record.expect(t, "begin", "dead")
+	if run := h.record.the(t); !strings.Contains(run.Error, "took too long") {
+		t.Errorf("run %+v", run)
+	}
+}
+
+func TestWhileTheRecordIsAwayTriggersWaitAndSpendNothing(t *testing.T) {
+	t.Parallel()
+	h := start(t, answers())
+	h.engine.MaxAttempts = 1
+	h.record.away = errors.New("connection refused")
+	h.run(t)
+	h.publish(t, syncAcme, "")
+	h.record.expect(t, "begin refused", "begin refused", "begin refused")
+	h.record.change(func() { h.record.away = nil })
+	for {
+		word := receive(t, h.record.wrote)
+		if word == "begin" {
+			break
+		}
+		if word != "begin refused" {
+			t.Fatalf("the record says %q", word)
+		}
+	}
+	h.record.expect(t, "done")
+	if run := h.record.the(t); run.Attempt != 1 {
+		t.Errorf("run %+v", run)
+	}
+	h.settled(t, "muster-sync")
+}
+
+func TestAResultThatCannotBeRecordedIsWorkedForAgain(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	h.engine.Lease = 200 * time.Millisecond
+	calls := make(chan struct{}, 10)
+	h.engine.Handlers[fleet.JobSync] = handler(func(context.Context, fleet.Trigger) (fleet.Counts, error) {
+		first := len(calls) == 0
+		calls <- struct{}{}
+		if first {
+			h.record.change(func() { h.record.away = errors.New("connection refused") })
+		}
+		return nil, nil
+	})
+	h.run(t)
+	h.publish(t, syncAcme, "")
+	if o := h.outcome(t); o.Result != worker.ResultUnrecorded {
+		t.Errorf("outcome %+v", o)
+	}
+	h.record.change(func() { h.record.away = nil })
+	for receive(t, h.record.wrote) != "done" {
+	}
+	if len(calls) != 2 {
+		t.Errorf("%d attempts", len(calls))
+	}
+}
+
+func TestARejectionThatCannotBeRecordedComesAgain(t *testing.T) {
+	t.Parallel()
+	h := start(t, answers())
+	h.record.away = errors.New("connection refused")
+	h.run(t)
+	h.publish(t, "muster.v1.trigger.scrub.acme", "")
+	if o := h.outcome(t); o.Result != worker.ResultUnrecorded {
+		t.Errorf("outcome %+v", o)
+	}
+	h.record.change(func() { h.record.away = nil })
+	h.record.expect(t, "rejected")
+}

@@ -1,0 +1,133 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/queue"
+)
+
+// parse reads the trigger that the message is. What cannot be a trigger comes
+// back with an error and as much of it as could be read; Job and Name are
+// empty or good to be recorded.
+func (e *Engine) parse(m queue.Message) (fleet.Trigger, error) {
+	t := fleet.Trigger{ID: m.TriggerID, Source: m.Source}
+	job, name, ok := split(m.Subject)
+	if !ok {
+		return t, fmt.Errorf("subject %q: want %sJOB.NAME", clean(m.Subject, maxSubject), fleet.TriggerPrefix)
+	}
+	if e.Handlers[job] == nil {
+		return t, fmt.Errorf("subject %q: unknown job %q; want one of %s", clean(m.Subject, maxSubject), clean(string(job), maxSubject), e.jobs())
+	}
+	t.Job = job
+	if !fleet.ValidName(name) {
+		return t, fmt.Errorf("subject %q: %q cannot be a name", clean(m.Subject, maxSubject), clean(name, maxSubject))
+	}
+	t.Name = name
+	if err := e.known(t); err != nil {
+		return t, err
+	}
+	reason, err := parseBody(m.Body)
+	t.Reason = reason
+	return t, err
+}
+
+// split takes JOB and NAME out of the subject of a trigger.
+func split(subject string) (fleet.Job, string, bool) {
+	rest, ok := strings.CutPrefix(subject, fleet.TriggerPrefix)
+	if !ok {
+		return "", "", false
+	}
+	job, name, ok := strings.Cut(rest, ".")
+	return fleet.Job(job), name, ok && !strings.Contains(name, ".")
+}
+
+func (e *Engine) known(t fleet.Trigger) error {
+	switch {
+	case t.Name == fleet.All:
+		return nil
+	case !t.Job.Named():
+		return fmt.Errorf("job %s has no names: want %s", t.Job, fleet.Trigger{Job: t.Job, Name: fleet.All}.Subject())
+	case !slices.Contains(e.Names(t.Job), t.Name):
+		return fmt.Errorf("job %s knows no %q: it is not in the configuration", t.Job, t.Name)
+	}
+	return nil
+}
+
+func (e *Engine) jobs() string {
+	var names []string
+	for job := range e.Handlers {
+		names = append(names, string(job))
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// parseBody returns the reason that the body gives; an empty body gives none.
+func parseBody(body []byte) (string, error) {
+	if len(body) > queue.MaxBody {
+		return "", fmt.Errorf("body has %d bytes: want at most %d", len(body), queue.MaxBody)
+	}
+	if !utf8.Valid(body) {
+		return "", errors.New("body is not UTF-8")
+	}
+	if body = bytes.TrimSpace(body); len(body) == 0 {
+		return "", nil
+	}
+	// A map, as a struct would also take "Reason" for "reason".
+	var fields map[string]any
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return "", fmt.Errorf(`body: %w; want nothing, {} or {"reason":"…"}`, err)
+	}
+	if fields == nil { // null
+		return "", errors.New(`body is null: want nothing, {} or {"reason":"…"}`)
+	}
+	for key := range fields {
+		if key != "reason" {
+			return "", fmt.Errorf("body: unknown field %q: a trigger has only reason", key)
+		}
+	}
+	value, given := fields["reason"]
+	if !given {
+		return "", nil
+	}
+	reason, ok := value.(string)
+	if !ok {
+		return "", errors.New("body: reason is not a string")
+	}
+	if strings.ContainsRune(reason, 0) {
+		return "", errors.New("body: reason holds a NUL, which cannot be recorded")
+	}
+	return reason, nil
+}
+
+const (
+	maxSubject = 256  // bytes of a subject that are recorded
+	maxError   = 4096 // bytes of an error that are recorded
+)
+
+// letter is the message as it is kept when it failed for good. The id is the
+// trigger's, so that the same message is kept once.
+func letter(m queue.Message, err error) fleet.DeadLetter {
+	return fleet.DeadLetter{
+		ID: m.TriggerID, Subject: clean(m.Subject, maxSubject), Body: clean(string(m.Body), queue.MaxBody), Error: clean(err.Error(), maxError),
+	}
+}
+
+// clean makes text fit for Postgres: UTF-8 without NUL, at most limit bytes.
+func clean(s string, limit int) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}
