@@ -9,8 +9,6 @@ CREATE TABLE muster.token (
 	code         integer,
 	body_sha256  text NOT NULL,
 	demand_id    text,
-	-- hash of the grant it was given under, which is what max_live counts by
-	grant_key    text,
 	requested_at timestamptz NOT NULL,
 	issued_at    timestamptz,
 	expires_at   timestamptz,
@@ -21,4 +19,4 @@ CREATE TABLE muster.token (
 );
 CREATE INDEX token_open ON muster.token (requested_at) WHERE outcome = 'requested';
 CREATE INDEX token_host ON muster.token (host, requested_at);
-CREATE INDEX token_live ON muster.token (grant_key, expires_at) WHERE outcome = 'issued';
+CREATE INDEX token_live ON muster.token (expires_at) WHERE outcome = 'issued';
