@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/scheduler"
+)
+
+// config is muster.yaml and the environment, checked as a whole. It is not
+// changed after loading.
+type config struct {
+	file string // empty where there is none
+	dir  string // where relative paths start
+
+	databaseURL fleet.Secret // zero: embedded
+	migrateURL  fleet.Secret // zero: databaseURL
+	nats        natsConfig
+	dataDir     string // absolute; only for what is embedded
+	embedded    embeddedConfig
+	listen      string // host:port
+
+	targets   []targetConfig // in the order of the file
+	schedules []scheduler.Schedule
+	policies  []*policies.Policy
+	grants    []grantConfig
+	retain    time.Duration // of ticks, runs, syncs, decisions and history
+
+	// warnings are what serve says of a configuration that it accepts, one
+	// line each.
+	warnings []string
+}
+
+type natsConfig struct {
+	url              fleet.Secret // zero: embedded. It may carry a password
+	credsFile        string       // empty: none
+	replicas         int          // of the streams
+	allowSharedInbox bool
+}
+
+type embeddedConfig struct {
+	natsListen   string // host:port
+	postgresPort int    // on 127.0.0.1; 0 takes a free one
+}
+
+type targetConfig struct {
+	fleet.Target
+	// token is the credential as it is now; the file it lies in may change.
+	token             func(context.Context) (fleet.Secret, error)
+	shareRegistration bool
+	minValidity       time.Duration // left of a shared registration token
+}
+
+type grantConfig struct {
+	Hosts      []string
+	HostPrefix string // literal; empty where Hosts is set
+	Targets    []string
+	Kinds      []fleet.TokenKind
+	Labels     []string // in lower case
+	PerHour    int      // tokens per host
+	MaxLive    int      // under this grant; 0: no limit
+}
+
+// target finds a target by its name.
+func (c *config) target(name string) (targetConfig, bool) {
+	for _, t := range c.targets {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return targetConfig{}, false
+}
+
+func (c *config) targetNames() []string {
+	names := make([]string, len(c.targets))
+	for i, t := range c.targets {
+		names[i] = t.Name
+	}
+	return names
+}
+
+// unknownTarget says that a target is not configured, and which ones are.
+func (c *config) unknownTarget(name string) string {
+	if len(c.targets) == 0 {
+		return fmt.Sprintf("target %q is unknown: there is none under targets: in muster.yaml", name)
+	}
+	return fmt.Sprintf("target %q is unknown, there is %s", name, strings.Join(c.targetNames(), ", "))
+}
+
+// systemConfig is where the configuration lies when nobody says otherwise and
+// there is none in the current directory.
+const systemConfig = "/etc/muster/muster.yaml"
+
+// findConfig is the file to read: the one that was asked for, or the first
+// that exists; empty where there is none.
+func findConfig(asked string, env func(string) string) (string, error) {
+	if asked == "" {
+		asked = env("MUSTER_CONFIG")
+	}
+	if asked != "" {
+		return asked, nil
+	}
+	for _, path := range []string{"muster.yaml", systemConfig} {
+		_, err := os.Stat(path)
+		if err == nil {
+			return path, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("look for %s: %w", path, err)
+		}
+	}
+	return "", nil
+}
+
+// loadConfig reads and checks everything, the credentials of targets too. An
+// empty path means that there is no file: everything is as by default. The
+// error has one line for each fault.
+func loadConfig(path string, env func(string) string) (*config, error) {
+	c, all, credentials := readConfig(path, env)
+	all = append(all, credentials...)
+	if err := all.err(); err != nil {
+		return nil, configError{err}
+	}
+	return c, nil
+}
+
+// loadForReading is loadConfig for somebody who does not need the credentials
+// of targets, and may have no right to read them.
+func loadForReading(path string, env func(string) string) (*config, error) {
+	c, all, _ := readConfig(path, env)
+	if err := all.err(); err != nil {
+		return nil, configError{err}
+	}
+	return c, nil
+}
+
+// configError is a configuration that cannot be used.
+type configError struct{ error }
+
+func (e configError) Unwrap() error { return e.error }
+
+// readConfig also returns what is wrong, that of credentials apart.
+func readConfig(path string, env func(string) string) (*config, faults, faults) {
+	r := &reader{env: env, config: &config{file: path}}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		r.faults.add(path, 0, 0, "find its directory: %v", err)
+		return nil, r.faults, nil
+	}
+	r.config.dir = dir
+	var text []byte
+	if path != "" {
+		if text, err = os.ReadFile(path); err != nil {
+			r.faults.add(path, 0, 0, "read the configuration: %v", pathless(err))
+			return nil, r.faults, nil
+		}
+	}
+	r.read(parseYAML(path, text, &r.faults))
+	return r.config, r.faults, r.credentials
+}
+
+// pathless is the reason without the path, where the path has been said.
+func pathless(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// defaultDataDir is the user's data directory, as the XDG base directory
+// specification has it.
+func defaultDataDir(env func(string) string) (string, error) {
+	if os.Getuid() == 0 {
+		return "/var/lib/muster", nil
+	}
+	// The specification has relative paths ignored.
+	if dir := env("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "muster"), nil
+	}
+	if home := env("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "share", "muster"), nil
+	}
+	return "", errors.New("neither XDG_DATA_HOME nor HOME is set: set data_dir")
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/scheduler"
+)
+
+// tokenLife is how long GitHub's registration tokens are valid.
+const tokenLife = time.Hour
+
+const nameRule = "want lower-case letters, digits and -, at most 63, beginning with a letter or digit"
+
+func (r *reader) targets(n node) {
+	scopes := map[string]string{}
+	for _, entry := range n.list() {
+		m := entry.mapping()
+		if !m.there() {
+			continue
+		}
+		var t targetConfig
+		nameNode := m.need("name", "give the target a short name")
+		if t.Name = nameNode.text(""); t.Name != "" {
+			r.targetName(nameNode, t.Name)
+		}
+		scopeNode := m.need("scope", "write enterprise/SLUG, org/ORG or repo/OWNER/REPO")
+		if s := scopeNode.text(""); s != "" {
+			scope, err := fleet.ParseScope(s)
+			if err != nil {
+				scopeNode.fault("%v", err)
+			}
+			t.Scope = scope
+		}
+		t.APIURL = r.apiURL(t.Name, m.get("api_url"))
+		// Two names for one scope would have two sets of limits.
+		if id := strings.ToLower(t.Scope.String() + " of " + t.APIURL); t.Scope != (fleet.Scope{}) {
+			if other, twice := scopes[id]; twice {
+				scopeNode.fault("target %s is %s too: one scope is one target", other, t.Scope)
+			}
+			scopes[id] = t.Name
+		}
+		r.auth(&t, m)
+		gap := m.get("max_observation_gap")
+		if t.MaxObservationGap = gap.duration(time.Hour); t.MaxObservationGap == 0 && gap.there() {
+			gap.fault("has to be more than 0: else no time counts as observed, and no runner is ever long offline")
+		}
+		tokens := m.get("tokens").mapping()
+		t.shareRegistration = tokens.get("share_registration").boolean(true)
+		validity := tokens.get("min_validity")
+		if t.minValidity = validity.duration(20 * time.Minute); t.minValidity >= tokenLife {
+			validity.fault("%s is as long as a registration token lives, which is %s: want less", t.minValidity, tokenLife)
+		}
+		tokens.close("require_sealed")
+		m.close("webhook_secret_file", "webhook_secret_env", "brake")
+		if t.Name != "" {
+			r.config.targets = append(r.config.targets, t)
+		}
+	}
+}
+
+func (r *reader) targetName(n node, name string) {
+	switch {
+	case name == fleet.All:
+		n.fault("%q stands for all targets: choose another name", name)
+	case !fleet.ValidName(name):
+		n.fault("%q cannot be a name: %s", name, nameRule)
+	}
+	if _, twice := r.config.target(name); twice {
+		n.fault("a target %s stands further up: give each its own name", name)
+	}
+}
+
+func (r *reader) auth(t *targetConfig, target *mapping) {
+	n := target.need("auth", "write auth: {token_file: FILE} or auth: {token_env: NAME}")
+	m := n.mapping()
+	if !m.there() {
+		return
+	}
+	file, variable := m.get("token_file"), m.get("token_env")
+	m.close("app")
+	if file.there() == variable.there() {
+		if _, app := m.values["app"]; !app {
+			n.fault("want one of token_file and token_env")
+		}
+		return
+	}
+	what := "token of target " + t.Name
+	if name := variable.text(""); name != "" {
+		value := strings.TrimSpace(r.env(name))
+		if value == "" {
+			r.at(variable, "", &r.credentials, "the variable %s is empty or not set: put the %s there", name, what)
+		}
+		t.token = fixedSecret(fleet.NewSecret(value))
+	}
+	if path := r.path(file.text("")); path != "" {
+		source := &secretFile{what: what, path: path}
+		if _, err := source.read(); err != nil {
+			r.at(file, "", &r.credentials, "%v: put the %s there", err, what)
+		}
+		t.token = source.get
+	}
+}
+
+// known reads names of targets, of which there has to be at least one.
+func (r *reader) known(n node) []string {
+	var names []string
+	for _, entry := range n.list() {
+		name := entry.text("")
+		if name == "" {
+			continue
+		}
+		if _, ok := r.config.target(name); !ok {
+			entry.fault("%s", r.config.unknownTarget(name))
+			continue
+		}
+		if slices.Contains(names, name) {
+			entry.fault("%s stands here a second time: keep one", name)
+			continue
+		}
+		names = append(names, name)
+	}
+	if n.there() && len(n.list()) == 0 {
+		n.fault("names no target: want at least one")
+	}
+	return names
+}
+
+func (r *reader) schedules(n node) {
+	taken := map[string]bool{}
+	for _, entry := range n.list() {
+		r.schedule(entry, taken)
+	}
+	housekeep := scheduler.Spec{Job: fleet.JobHousekeep, Name: fleet.All, Cron: "0 3 * * *", Deadline: defaultDeadline}
+	if !taken[string(housekeep.Job)+"/"+housekeep.Name] {
+		r.parse(node{faults: &r.faults, file: r.config.file}, nil, housekeep)
+	}
+}
+
+// defaultDeadline is how late a tick may still fire.
+const defaultDeadline = 10 * time.Minute
+
+func (r *reader) schedule(entry node, taken map[string]bool) {
+	m := entry.mapping()
+	if !m.there() {
+		return
+	}
+	jobNode := m.need("job", "write sync, enforce or housekeep")
+	spec := scheduler.Spec{Job: fleet.Job(jobNode.text(""))}
+	places := map[string]node{"cron": m.need("cron", `write five fields, such as "*/2 * * * *"`)}
+	for _, key := range []string{"time_zone", "dst", "misfire", "overlap", "deadline", "jitter"} {
+		places[key] = m.get(key)
+	}
+	spec.Cron = places["cron"].text("")
+	spec.TimeZone = places["time_zone"].text("UTC")
+	spec.DST = places["dst"].text("")
+	spec.Misfire = places["misfire"].text("once")
+	spec.Overlap = places["overlap"].text("skip")
+	spec.Deadline = places["deadline"].duration(defaultDeadline)
+	spec.Jitter = places["jitter"].duration(0)
+
+	var names []string
+	targets := m.get("targets")
+	switch {
+	case spec.Job == "scale":
+		jobNode.fault("`scale` is not there yet: leave the schedule out")
+	case spec.Job == "": // said already
+	case !slices.Contains(fleet.Jobs, spec.Job):
+		jobNode.fault("%q is unknown, want sync, enforce or housekeep", spec.Job)
+	case spec.Job.Named():
+		if names = r.known(targets); !targets.there() {
+			entry.fault("a schedule of %s wants targets: say which", spec.Job)
+		}
+	default:
+		if targets.there() {
+			targets.fault("housekeeping is for all of muster: leave the key out")
+		}
+		names = []string{fleet.All}
+	}
+	m.close("pools")
+	for _, name := range names {
+		spec.Name = name
+		id := string(spec.Job) + "/" + name
+		if taken[id] {
+			entry.fault("a schedule %s stands further up: there is one for each job and name", id)
+			continue
+		}
+		taken[id] = true
+		if spec.Cron != "" && !r.parse(entry, places, spec) {
+			return // the others would say the same
+		}
+	}
+}
+
+// parse adds a schedule, or reports what is wrong at the key it concerns.
+func (r *reader) parse(entry node, places map[string]node, spec scheduler.Spec) bool {
+	s, err := scheduler.Parse(spec)
+	if err == nil {
+		r.config.schedules = append(r.config.schedules, s)
+		return true
+	}
+	for _, line := range strings.Split(err.Error(), "\n") {
+		line = strings.TrimPrefix(line, fmt.Sprintf("schedule %s/%s: ", spec.Job, spec.Name))
+		at := entry
+		if word, _, _ := strings.Cut(line, " "); places[word].there() {
+			at, line = places[word], strings.TrimPrefix(line, word+" ")
+		}
+		at.fault("%s", line)
+	}
+	return false
+}
+
+func (r *reader) policies(n node) {
+	files, names := map[string]bool{}, map[string]string{}
+	for _, entry := range n.list() {
+		glob := entry.text("")
+		if glob == "" {
+			continue
+		}
+		for _, path := range r.expand(entry, glob) {
+			if files[path] {
+				continue
+			}
+			files[path] = true
+			shown := r.shown(path)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				entry.fault("read %s: %v", shown, pathless(err))
+				continue
+			}
+			loaded, err := policies.Load(shown, text)
+			r.faults = append(r.faults, lines(err)...)
+			for _, p := range loaded {
+				r.policy(p, shown, names)
+			}
+		}
+	}
+}
+
+// shown is how messages name a file: as the operator would from where
+// muster.yaml was found.
+func (r *reader) shown(path string) string {
+	if rel, err := filepath.Rel(r.config.dir, path); err == nil && filepath.IsLocal(rel) {
+		return filepath.Join(filepath.Dir(r.config.file), rel)
+	}
+	return path
+}
+
+func (r *reader) policy(p *policies.Policy, file string, names map[string]string) {
+	if other, twice := names[p.Name]; twice {
+		r.faults.add(file, 0, 0, "policy %s stands in %s too: give each its own name", p.Name, other)
+		return
+	}
+	names[p.Name] = file
+	for _, target := range p.Targets {
+		if _, ok := r.config.target(target); !ok && target != fleet.All {
+			r.faults.add(file, 0, 0, "policy %s: spec.scope.targets: %s", p.Name, r.config.unknownTarget(target))
+		}
+	}
+	r.config.policies = append(r.config.policies, p)
+}
+
+// lines are the errors that were joined into one.
+func lines(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
+// prefix is a literal beginning of host names.
+var prefix = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+var kinds = []fleet.TokenKind{fleet.TokenRegistration, fleet.TokenRemoval, fleet.TokenJIT}
+
+func (r *reader) grants(n node) {
+	for _, entry := range n.list() {
+		m := entry.mapping()
+		if !m.there() {
+			continue
+		}
+		var g grantConfig
+		hosts, hostPrefix := m.get("hosts"), m.get("host_prefix")
+		if hosts.there() == hostPrefix.there() {
+			entry.fault("want one of hosts and host_prefix")
+		}
+		for _, host := range hosts.list() {
+			name := host.text("")
+			if name != "" && !fleet.ValidName(name) {
+				host.fault("%q cannot be the name of a host: %s; for many hosts there is host_prefix", name, nameRule)
+			}
+			g.Hosts = append(g.Hosts, name)
+		}
+		if hosts.there() && len(hosts.list()) == 0 {
+			hosts.fault("names no host: want at least one")
+		}
+		if g.HostPrefix = hostPrefix.text(""); g.HostPrefix != "" && !prefix.MatchString(g.HostPrefix) {
+			hostPrefix.fault("%q cannot begin the name of a host: it is taken literally, %s", g.HostPrefix, nameRule)
+		}
+		g.Targets = r.known(m.need("targets", "say for which targets"))
+		kindsNode := m.need("kinds", "write kinds: [registration, removal]")
+		for _, kind := range kindsNode.list() {
+			k := fleet.TokenKind(kind.text(""))
+			if k != "" && !slices.Contains(kinds, k) {
+				kind.fault("%q is unknown, want registration, removal or jit", k)
+			}
+			g.Kinds = append(g.Kinds, k)
+		}
+		if kindsNode.there() && len(kindsNode.list()) == 0 {
+			kindsNode.fault("names no kind of token: want at least one")
+		}
+		for _, label := range m.get("labels").texts() {
+			g.Labels = append(g.Labels, strings.ToLower(label))
+		}
+		perHour := m.need("per_hour", "say how many tokens each host may have in an hour")
+		g.PerHour = perHour.integer(0, 1, 1_000_000)
+		g.MaxLive = m.get("max_live").integer(0, 1, 1_000_000)
+		m.close()
+		r.config.grants = append(r.config.grants, g)
+	}
+}

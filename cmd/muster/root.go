@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// Exit statuses.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2 // bad usage or configuration
+	exitRefused     = 3 // by a guard
+	exitUnreachable = 4 // GitHub, NATS or Postgres
+)
+
+// exitError is an error with the exit status it means.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exit(code int, format string, args ...any) error {
+	return &exitError{code, fmt.Errorf(format, args...)}
+}
+
+func usage(format string, args ...any) error { return exit(exitUsage, format, args...) }
+
+// exitCode is what an error means where nobody has said.
+func exitCode(err error) int {
+	var said *exitError
+	var config configError
+	var schema *db.SchemaError
+	var identity *db.IdentityError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &said):
+		return said.code
+	case errors.As(err, &config), errors.As(err, &schema), errors.As(err, &identity):
+		return exitUsage
+	case errors.Is(err, fleet.ErrUnavailable), errors.Is(err, fleet.ErrRateLimited):
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+// app is what every command needs of the world around it.
+type app struct {
+	env            func(string) string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	configFlag     string
+	// begun says that a command has begun to work: errors before that are of
+	// usage.
+	begun bool
+}
+
+// run is the program. It returns its exit status.
+func run(ctx context.Context, args []string, env func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{env: env, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	code := exitCode(err)
+	if !a.begun {
+		code = exitUsage
+	}
+	a.report(err)
+	return code
+}
+
+// report writes an error to stderr, one line per fault. Those of the
+// configuration begin with their place in the file, as editors want it.
+func (a *app) report(err error) {
+	var config configError
+	begin := "muster: "
+	if errors.As(err, &config) {
+		begin = ""
+	}
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" {
+			a.say("%s%s", begin, line)
+		}
+	}
+}
+
+// say writes a line that is no result.
+func (a *app) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.stderr, format+"\n", args...) // there is nowhere left to complain
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "muster",
+		Short: "Keeps a fleet of GitHub self-hosted runners in order",
+		Long: `muster keeps a fleet of GitHub self-hosted runners in order: it copies the runner
+inventory into Postgres, deletes runners that have long been offline, hands
+registration and removal tokens to provisioning hosts over NATS, and leaves an
+audit trail of all it does that is read with SQL.
+
+Exit status: 0 done, 1 it ran and failed, 2 bad usage or configuration,
+3 refused by a guard, 4 GitHub, NATS or Postgres not reachable.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+		PersistentPreRun: func(*cobra.Command, []string) { a.begun = true },
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.PersistentFlags().StringVar(&a.configFlag, "config", "",
+		"configuration `file` (default: $MUSTER_CONFIG, ./muster.yaml, "+systemConfig+")")
+	root.AddCommand(a.commands()...)
+	for _, cmd := range root.Commands() {
+		group(cmd)
+	}
+	return root
+}
+
+// group makes commands that only hold others show what they hold, and refuse
+// what they do not know.
+func group(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.Args = cobra.NoArgs
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+			return usage("%s wants one of its subcommands: see %s --help", cmd.CommandPath(), cmd.CommandPath())
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		group(sub)
+	}
+}
+
+// commands are all there are, in the order of the contract.
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
+		a.versionCommand(),
+	}
+}
+
+// loadAll is the configuration with the credentials of targets, for commands
+// that speak to GitHub.
+func (a *app) loadAll() (*config, error) {
+	path, err := findConfig(a.configFlag, a.env)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return loadConfig(path, a.env)
+}
+
+// load is the configuration for all other commands.
+func (a *app) load() (*config, error) {
+	path, err := findConfig(a.configFlag, a.env)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return loadForReading(path, a.env)
+}
+
+// logger writes to stderr; programs that read it get JSON.
+func (a *app) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(a.stderr, nil))
+}
+
+// operator is who sits at the command line, for the audit trail.
+func operator() fleet.Actor {
+	name := "uid " + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		name = u.Username
+	}
+	return fleet.Actor{Type: fleet.ActorCLI, Name: name}
+}
