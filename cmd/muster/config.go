@@ -13,6 +13,7 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/scheduler"
+	"github.com/muster-fleet/muster/worker/token"
 )
 
 // config is muster.yaml and the environment, checked as a whole. It is not
@@ -31,7 +32,7 @@ type config struct {
 	targets   []targetConfig // in the order of the file
 	schedules []scheduler.Schedule
 	policies  []*policies.Policy
-	grants    []grantConfig
+	grants    []token.Grant
 	retain    time.Duration // of ticks, runs, syncs, decisions and history
 
 	// warnings are what serve says of a configuration that it accepts, one
@@ -57,16 +58,6 @@ type targetConfig struct {
 	token             func(context.Context) (fleet.Secret, error)
 	shareRegistration bool
 	minValidity       time.Duration // left of a shared registration token
-}
-
-type grantConfig struct {
-	Hosts      []string
-	HostPrefix string // literal; empty where Hosts is set
-	Targets    []string
-	Kinds      []fleet.TokenKind
-	Labels     []string // in lower case
-	PerHour    int      // tokens per host
-	MaxLive    int      // under this grant; 0: no limit
 }
 
 // target finds a target by its name.

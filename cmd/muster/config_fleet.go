@@ -13,6 +13,7 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/scheduler"
+	"github.com/muster-fleet/muster/worker/token"
 )
 
 // tokenLife is how long GitHub's registration tokens are valid.
@@ -291,7 +292,7 @@ func (r *reader) grants(n node) {
 		if !m.there() {
 			continue
 		}
-		var g grantConfig
+		var g token.Grant
 		hosts, hostPrefix := m.get("hosts"), m.get("host_prefix")
 		if hosts.there() == hostPrefix.there() {
 			entry.fault("want one of hosts and host_prefix")

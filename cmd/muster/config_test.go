@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/worker/token"
 )
 
 // variables is an environment.
@@ -146,7 +147,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	if len(c.policies) != 1 || c.policies[0].Name != "reap" {
 		t.Errorf("policies = %v", c.policies)
 	}
-	if diff := cmp.Diff([]grantConfig{
+	if diff := cmp.Diff([]token.Grant{
 		{Hosts: []string{"build-01"}, Targets: []string{"acme"}, Kinds: []fleet.TokenKind{"registration", "removal"}, PerHour: 20},
 		{HostPrefix: "gpu-", Targets: []string{"octo"}, Kinds: []fleet.TokenKind{"jit"}, Labels: []string{"gpu", "linux"}, PerHour: 60, MaxLive: 40},
 	}, c.grants); diff != "" {

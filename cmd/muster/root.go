@@ -156,6 +156,8 @@ func group(cmd *cobra.Command) {
 // commands are all there are, in the order of the contract.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.demoCommand(),
+		a.serveCommand(),
 		a.versionCommand(),
 	}
 }

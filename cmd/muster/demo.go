@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/internal/demo"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	var runners int
+	var watch string
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole system at work on a simulated fleet",
+		Long: `Show the whole system at work, in one process, on free loopback ports: a
+simulated GitHub, the service with its own Postgres and NATS, and hosts that ask
+for tokens. It tells what happens, reads the audit trail back through SQL, and
+checks itself against the simulator's log. It takes under a minute.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			longer, err := fleet.ParseDuration(watch)
+			if err != nil {
+				return usage("--for: %w", err)
+			}
+			if runners < demo.MinRunners {
+				return usage("--runners %d: the story wants at least %d", runners, demo.MinRunners)
+			}
+			return a.demo(cmd.Context(), demo.Options{Runners: runners, For: longer, Out: a.stdout}, keep)
+		},
+	}
+	cmd.Flags().IntVar(&runners, "runners", 2100, "`number` of runners in the fleet")
+	cmd.Flags().StringVar(&watch, "for", "0", "how `long` to go on watching after the story's end")
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep the data directory, to look at it or to serve it again")
+	return cmd
+}
+
+// demo runs the story on the service as muster serve runs it.
+func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
+	// Not the user's own temporary directory: the account that Postgres works
+	// as must be able to enter it.
+	dir, err := os.MkdirTemp("", "muster-demo-")
+	if err != nil {
+		return fmt.Errorf("make a place for the demo's data: %w", err)
+	}
+	log, err := os.Create(filepath.Join(dir, "muster.log"))
+	if err != nil {
+		return fmt.Errorf("make the demo's log: %w", err)
+	}
+	began := time.Now()
+	o.Dir = dir
+	o.Serve = func(ctx context.Context, configFile string, up func(demo.Endpoints)) error {
+		inner := &app{env: isolated(a.env), stdin: a.stdin, stdout: io.Discard, stderr: log, configFlag: configFile}
+		return inner.serve(ctx, func(e endpoints) {
+			up(demo.Endpoints{DatabaseURL: e.databaseURL, NATSURL: e.natsURL, HTTP: e.http})
+		})
+	}
+	err = demo.Run(ctx, o)
+	_ = log.Close() // every line was written as it came
+	switch {
+	case keep:
+		fmt.Fprintf(a.stderr, "The data, the configuration and the service's log are in %s\n", dir)
+	case err != nil && ctx.Err() == nil:
+		fmt.Fprintf(a.stderr, "The service's log is in %s\n", filepath.Join(dir, "muster.log"))
+		_ = os.RemoveAll(filepath.Join(dir, "data")) // as much as can be
+	default:
+		if removed := os.RemoveAll(dir); removed != nil {
+			fmt.Fprintf(a.stderr, "muster: remove the demo's data: %v\n", removed)
+		}
+	}
+	if ctx.Err() != nil {
+		return exit(exitFailed, "the demo was stopped after %s", time.Since(began).Round(time.Second))
+	}
+	return err
+}
+
+// isolated keeps the demo from the databases and servers that the environment
+// names.
+func isolated(env func(string) string) func(string) string {
+	return func(key string) string {
+		if len(key) >= 7 && key[:7] == "MUSTER_" {
+			return ""
+		}
+		return env(key)
+	}
+}

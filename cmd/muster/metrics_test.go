@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/worker"
+)
+
+func scrape(t *testing.T, m *metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 200 {
+		t.Fatalf("/metrics = %d %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+func noGauges(context.Context) ([]db.Gauge, error) { return nil, nil }
+
+// happen lets one of everything happen.
+func happen(m *metrics) {
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	m.synced(fleet.Sync{Target: "acme", StartedAt: began, FinishedAt: began.Add(2 * time.Second), Outcome: fleet.SyncComplete, Suspect: fleet.SuspectShrunk})
+	m.called("acme")(github.Call{Op: github.OpRunners, Status: 200, Took: time.Second, RateRemaining: 4711})
+	m.called("octo")(github.Call{Op: github.OpRunner, Took: time.Second, RateRemaining: -1})
+	m.decided("reap", "acme", fleet.Counts{"act": 2, "keep": 3})
+	m.acted(fleet.Action{Target: "acme", Policy: "reap", State: fleet.ActionSpared})
+	m.tokenAsked("removal", "issued", time.Millisecond)
+	m.triggered(worker.Outcome{Job: fleet.JobSync, Name: "acme", Result: worker.ResultDone, Lag: time.Second})
+	m.ticked("sync/acme", 3*time.Second, fleet.TickFired)
+}
+
+func TestMetricsShowWhatHappened(t *testing.T) {
+	t.Parallel()
+	m := newMetrics(slog.New(slog.DiscardHandler), func(context.Context) ([]db.Gauge, error) {
+		return []db.Gauge{
+			{Name: db.GaugeRunners, Target: "acme", Value: 7},
+			{Name: db.GaugePolicyHalted, Target: "acme", Policy: "reap", Value: 1},
+			{Name: db.GaugeDeadLetters, Value: 2},
+		}, nil
+	})
+	happen(m)
+	text := scrape(t, m)
+	for _, want := range []string{
+		`muster_syncs_total{outcome="complete",reason="shrunk",target="acme"} 1`,
+		`muster_sync_duration_seconds_sum{target="acme"} 2`,
+		`muster_github_calls_total{code="2xx",kind="list_runners",target="acme"} 1`,
+		`muster_github_calls_total{code="none",kind="get_runner",target="octo"} 1`,
+		`muster_github_call_duration_seconds_count{kind="list_runners",target="acme"} 1`,
+		`muster_github_rate_remaining{target="acme"} 4711`,
+		`muster_decisions_total{outcome="act",policy="reap",target="acme"} 2`,
+		`muster_decisions_total{outcome="halt",policy="reap",target="acme"} 0`,
+		`muster_actions_total{outcome="spared",policy="reap",target="acme"} 1`,
+		`muster_tokens_total{kind="removal",outcome="issued"} 1`,
+		`muster_token_duration_seconds_count{kind="removal"} 1`,
+		`muster_triggers_total{job="sync",outcome="done",target="acme"} 1`,
+		`muster_trigger_lag_seconds_sum{job="sync"} 1`,
+		`muster_ticks_total{job="sync",outcome="fired",target="acme"} 1`,
+		`muster_tick_lateness_seconds_sum{job="sync"} 3`,
+		`muster_runners{target="acme"} 7`,
+		`muster_policy_halted{policy="reap",target="acme"} 1`,
+		`muster_dead_letters 2`,
+		`muster_database_up 1`,
+		`muster_build_info{`,
+	} {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	if strings.Contains(text, `rate_remaining{target="octo"}`) {
+		t.Error("/metrics shows a rate limit where the server has none")
+	}
+}
+
+// Runners, hosts and paths would make as many series as there are of them.
+func TestMetricsHaveTheAgreedLabelsOnly(t *testing.T) {
+	t.Parallel()
+	m := newMetrics(slog.New(slog.DiscardHandler), noGauges)
+	happen(m)
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := []string{"target", "job", "kind", "outcome", "code", "policy", "pool", "reason"}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "muster_") {
+			t.Errorf("%s does not begin with muster_", f.GetName())
+		}
+		for _, metric := range f.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				if !slices.Contains(allowed, label.GetName()) && f.GetName() != "muster_build_info" {
+					t.Errorf("%s has the label %s", f.GetName(), label.GetName())
+				}
+			}
+		}
+	}
+}
+
+func TestMetricsWithoutPostgresShowTheRest(t *testing.T) {
+	t.Parallel()
+	limited := false
+	m := newMetrics(slog.New(slog.DiscardHandler), func(ctx context.Context) ([]db.Gauge, error) {
+		_, limited = ctx.Deadline()
+		return nil, errors.New("away")
+	})
+	happen(m)
+	text := scrape(t, m)
+	if !strings.Contains(text, "\nmuster_database_up 0\n") || !strings.Contains(text, "\nmuster_tokens_total{") {
+		t.Errorf("/metrics = %s, want database_up 0 and the counters", text)
+	}
+	if !limited {
+		t.Error("Postgres was asked without a deadline")
+	}
+}

@@ -1,0 +1,199 @@
+package demo
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/github/githubsim"
+	"github.com/muster-fleet/muster/queue"
+)
+
+// stage is where the story is played.
+type stage struct {
+	tell    *teller
+	sim     *githubsim.Sim
+	cast    Cast
+	record  *db.DB
+	natsURL string
+	hosts   hosts
+}
+
+// play runs the story until everything has happened that should, or the time
+// is over; the checks say which.
+func (s *stage) play(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.listen(ctx) })
+	g.Go(func() error { return s.flap(ctx) })
+	g.Go(func() error {
+		defer cancel()
+		if err := s.askForTokens(ctx); err != nil {
+			return err
+		}
+		if err := s.knock(ctx); err != nil {
+			return err
+		}
+		s.tell.say("something outside of muster publishes muster.v1.trigger.sync.acme, with an empty body")
+		_, err := until(ctx, limit, s.over)
+		return err
+	})
+	err := g.Wait()
+	if err != nil && ctx.Err() != nil && strings.Contains(err.Error(), context.Canceled.Error()) {
+		return nil // the end of the story stops the rest
+	}
+	return err
+}
+
+// over reports whether all that the story wants to show has happened.
+func (s *stage) over(ctx context.Context) (bool, error) {
+	due := len(s.cast.Dead["octo"]) + len(s.cast.Dead["acme"])
+	t, err := s.record.ReadAPI(ctx, `
+		SELECT
+			(SELECT count(*) FROM api.actions WHERE state = 'done') >= $1
+			AND (SELECT count(*) FROM api.actions WHERE state = 'spared') >= 2
+			AND EXISTS (SELECT FROM api.policies WHERE target = $2 AND state = 'halted')
+			AND EXISTS (SELECT FROM api.runs WHERE source = 'nats' AND state = 'done')`, due, Halting)
+	if err != nil {
+		return false, err
+	}
+	return t.Rows[0][0] == "true", nil
+}
+
+// settle lets what is under way come to its end: flapping runners stay where
+// they are, and the record catches up with them.
+func (s *stage) settle(ctx context.Context) error {
+	for target, ids := range s.cast.Flapping {
+		for _, id := range ids {
+			if err := s.sim.Connect(targets[target], id); err != nil {
+				return fmt.Errorf("connect %s/%d: %w", target, id, err)
+			}
+		}
+	}
+	s.tell.say("the flapping stops; one more sync of everything")
+	_, err := until(ctx, 15*time.Second, func(ctx context.Context) (bool, error) {
+		t, err := s.record.ReadAPI(ctx, `
+			SELECT (SELECT count(*) FROM api.runners WHERE removed_at IS NULL AND status = 'offline')
+				= $1 AND NOT EXISTS (SELECT FROM api.actions WHERE state = 'intended')
+				AND NOT EXISTS (SELECT FROM api.tokens WHERE outcome = 'requested')
+				AND NOT EXISTS (SELECT FROM api.runs WHERE state = 'running')`, s.offlineInTruth())
+		if err != nil {
+			return false, err
+		}
+		return t.Rows[0][0] == "true", nil
+	})
+	return err
+}
+
+func (s *stage) offlineInTruth() int {
+	n := 0
+	for _, scope := range targets {
+		for _, r := range s.sim.Snapshot(scope) {
+			if !r.Online {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// flap has some runners come and go, never offline for long.
+func (s *stage) flap(ctx context.Context) error {
+	for up := false; ; up = !up {
+		for target, ids := range s.cast.Flapping {
+			for _, id := range ids {
+				change := s.sim.Kill
+				if up {
+					change = s.sim.Connect
+				}
+				if err := change(targets[target], id); err != nil {
+					return fmt.Errorf("flap %s/%d: %w", target, id, err)
+				}
+			}
+		}
+		if wait(ctx, 3*time.Second) != nil {
+			return nil
+		}
+	}
+}
+
+// listening drops what is too much for it: an account may lack a line.
+var listening = queue.Service{
+	Subject: "muster.v1.event.>", Group: "demo", Workers: 1, Overflow: func(queue.Request) {},
+}
+
+// listen tells what muster's events say, a few lines at a time.
+func (s *stage) listen(ctx context.Context) error {
+	conn, err := queue.Connect(ctx, queue.Config{URL: s.natsURL, Name: "demo-listener", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return fmt.Errorf("listen to events: %w", err)
+	}
+	defer conn.Close()
+	var mu sync.Mutex
+	var all []happening
+	flush := func() {
+		mu.Lock()
+		lines := summary(all)
+		all = nil
+		mu.Unlock()
+		for _, line := range lines {
+			s.tell.say("%s", line)
+		}
+	}
+	defer flush()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return conn.Serve(ctx, listening, func(_ context.Context, r queue.Request) {
+			if h, ok := readHappening(r.Body); ok {
+				mu.Lock()
+				all = append(all, h)
+				mu.Unlock()
+			}
+		})
+	})
+	g.Go(func() error {
+		for wait(ctx, time.Second) == nil {
+			flush()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// knock publishes a trigger as any program can: NATS is a line of text on a
+// socket.
+func (s *stage) knock(ctx context.Context) error {
+	u, err := url.Parse(s.natsURL)
+	if err != nil {
+		return fmt.Errorf("publish a trigger from outside: %w", err)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return fmt.Errorf("publish a trigger from outside: %w", err)
+	}
+	defer func() { _ = conn.Close() }() // the PONG has told that all arrived
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := fmt.Fprint(conn, "CONNECT {\"verbose\":false}\r\nPUB muster.v1.trigger.sync.acme 0\r\n\r\nPING\r\n"); err != nil {
+		return fmt.Errorf("publish a trigger from outside: %w", err)
+	}
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		switch line := lines.Text(); {
+		case strings.HasPrefix(line, "PONG"):
+			return nil
+		case strings.HasPrefix(line, "-ERR"):
+			return fmt.Errorf("publish a trigger from outside: the server says %s", line)
+		}
+	}
+	return fmt.Errorf("publish a trigger from outside: the server said nothing")
+}
