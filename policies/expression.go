@@ -134,7 +134,7 @@ func (x *expression) fault(at common.Location, format string, args ...any) {
 		x.found, x.looked = x.file.places(x.node, x.source), true
 	}
 	line, col := start(x.node)
-	offset := at.Column()
+	offset := max(at.Column(), 0) // CEL has no column for some faults in macros
 	for _, l := range x.lines[:min(max(at.Line()-1, 0), len(x.lines))] {
 		offset += len([]rune(l)) + 1
 	}
