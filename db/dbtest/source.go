@@ -75,7 +75,7 @@ func (s *source) findTemplate(ctx context.Context) error {
 	if _, err := s.keeper.Exec(ctx, `SELECT pg_advisory_lock_shared(hashtext($1))`, hash); err != nil {
 		return err
 	}
-	if err := s.sweep(ctx, time.Now()); err != nil {
+	if err := s.sweep(ctx, hash, time.Now()); err != nil {
 		return fmt.Errorf("clear up after earlier runs: %w", err)
 	}
 	err = s.keeper.QueryRow(ctx, `
@@ -130,9 +130,10 @@ func (s *source) clone(ctx context.Context) (string, error) {
 	return inDatabase(s.admin, clone)
 }
 
-// sweep drops what earlier runs left on a server that outlives them. Nobody
-// else clears up or makes a template meanwhile.
-func (s *source) sweep(ctx context.Context, now time.Time) error {
+// sweep drops what earlier runs left on a server that outlives them, except
+// the template of this schema. Nobody else clears up or makes a template
+// meanwhile.
+func (s *source) sweep(ctx context.Context, hash string, now time.Time) error {
 	rows, err := s.keeper.Query(ctx, `
 		SELECT datname
 		FROM pg_database AS d
@@ -152,7 +153,7 @@ func (s *source) sweep(ctx context.Context, now time.Time) error {
 			continue
 		}
 		made, err := strconv.ParseInt(m[2], 10, 64)
-		if err != nil || now.Sub(time.Unix(made, 0)) < leftoverAge {
+		if err != nil || now.Sub(time.Unix(made, 0)) < leftoverAge || m[1] == kindTemplate && m[3] == hash {
 			continue
 		}
 		if err := s.drop(ctx, database, m[1], m[3]); err != nil {

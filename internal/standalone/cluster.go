@@ -141,6 +141,7 @@ func (c cluster) settings(port int) map[string]string {
 		"log_destination":         "stderr",
 	}
 	if c.fast {
+		s["max_connections"] = "400" // as many parallel tests as there are cores, each with a pool
 		s["fsync"] = "off"
 		s["synchronous_commit"] = "off"
 		s["full_page_writes"] = "off"

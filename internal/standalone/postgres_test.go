@@ -142,7 +142,7 @@ func TestPostgresSettings(t *testing.T) {
 		{"unix_socket_directories", "", ""},
 		{"TimeZone", "UTC", "UTC"},
 		{"server_encoding", "UTF8", "UTF8"},
-		{"max_connections", "100", "100"},
+		{"max_connections", "100", "400"},
 		{"password_encryption", "scram-sha-256", "scram-sha-256"},
 	}
 	for _, tt := range tests {

@@ -1,0 +1,283 @@
+package dbtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/db"
+)
+
+func TestMain(m *testing.M) { os.Exit(Main(m)) }
+
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func run(t *testing.T, conn *pgx.Conn, sql string) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func names(t *testing.T, conn *pgx.Conn, sql string, args ...any) []string {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), sql, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestNewIsMigrated(t *testing.T) {
+	t.Parallel()
+	store := New(t)
+	status, err := store.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status.Want == 0 || status.Have != status.Want || len(status.Missing) > 0 {
+		t.Errorf("schema is at %+v, want all of it", status)
+	}
+}
+
+func TestDatabasesAreApart(t *testing.T) {
+	t.Parallel()
+	const parallel = 8
+	urls := make([]string, parallel)
+	var wg sync.WaitGroup
+	for i := range urls {
+		wg.Go(func() {
+			src, err := shared()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if urls[i], err = src.clone(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, url := range urls {
+		conn := connect(t, url)
+		// Fails where two share a database.
+		run(t, conn, `CREATE TABLE mine ()`)
+		if got := names(t, conn, `SELECT nspname::text FROM pg_namespace WHERE nspname IN ('api', 'audit') ORDER BY 1`); len(got) != 2 {
+			t.Errorf("schemas %v, want api and audit", got)
+		}
+	}
+}
+
+func TestServerStopsAndComesBack(t *testing.T) {
+	t.Parallel()
+	srv := Server(t)
+	store, err := db.Open(t.Context(), srv.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	run(t, connect(t, srv.URL()), `CREATE TABLE public.kept AS SELECT 'yes' AS answer`)
+	if status, err := store.Status(t.Context()); err != nil || status.Have != status.Want {
+		t.Errorf("schema is at %+v, %v, want all of it", status, err)
+	}
+
+	srv.Stop()
+	if err := store.Ping(t.Context()); err == nil {
+		t.Error("a stopped server answers")
+	}
+
+	srv.Start()
+	if got := names(t, connect(t, srv.URL()), `SELECT answer FROM public.kept`); !cmp.Equal(got, []string{"yes"}) {
+		t.Errorf("after a restart the table holds %v, want yes", got)
+	}
+	if err := store.Ping(t.Context()); err != nil {
+		t.Errorf("a pool from before the stop: %v", err)
+	}
+}
+
+// On a server of its own, since it counts what is there.
+func TestTemplates(t *testing.T) {
+	t.Parallel()
+	admin := Server(t).URL()
+	conn := connect(t, admin)
+
+	t.Run("processes that start together share one", func(t *testing.T) {
+		sources := make([]*source, 4)
+		var g errgroup.Group
+		for i := range sources {
+			g.Go(func() error {
+				src, err := openSource(t.Context(), admin)
+				sources[i] = src
+				return err
+			})
+		}
+		err := g.Wait()
+		for _, src := range sources {
+			if src != nil {
+				defer src.close(context.Background())
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := names(t, conn, `SELECT datname::text FROM pg_database WHERE starts_with(datname, $1)`, prefix)
+		if want := []string{sources[0].template}; !cmp.Equal(got, want) {
+			t.Errorf("databases %v, want %v", got, want)
+		}
+		for _, src := range sources {
+			if src.template != sources[0].template {
+				t.Errorf("templates %q and %q, want one", src.template, sources[0].template)
+			}
+		}
+	})
+
+	t.Run("what earlier runs left is dropped", func(t *testing.T) {
+		now := time.Now()
+		old, young := now.Add(-2*leftoverAge).Unix(), now.Add(-leftoverAge/2).Unix()
+		hash, err := schemaHash()
+		if err != nil {
+			t.Fatal(err)
+		}
+		called := func(kind string, made int64, rest string) string {
+			return fmt.Sprintf("%s%s_%d_%s", prefix, kind, made, rest)
+		}
+		busy := called(kindClone, old, "2_1")
+		keep := []string{
+			busy,
+			called(kindClone, young, "1_1"),
+			called(kindBuilding, young, "1"),
+			called(kindTemplate, old, hash),
+			called(kindTemplate, old, "0000000000aa"),
+			prefix + "of_somebody_else",
+			"unrelated",
+		}
+		drop := []string{
+			called(kindClone, old, "1_1"),
+			called(kindBuilding, old, "1"),
+			called(kindTemplate, old, "0000000000bb"),
+		}
+		for _, database := range append(append([]string(nil), keep...), drop...) {
+			run(t, conn, `CREATE DATABASE `+quote(database))
+		}
+		u, err := inDatabase(admin, busy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, connect(t, u), `SELECT 1`)
+		// A process of another checkout, whose template this is.
+		run(t, connect(t, admin), `SELECT pg_advisory_lock_shared(hashtext('0000000000aa'))`)
+
+		src, err := openSource(t.Context(), admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.close(context.Background())
+		if got := names(t, conn, `SELECT datname::text FROM pg_database WHERE datname = ANY ($1)`, drop); len(got) > 0 {
+			t.Errorf("still there: %v", got)
+		}
+		got := names(t, conn, `SELECT datname::text FROM pg_database WHERE datname = ANY ($1)`, keep)
+		if len(got) != len(keep) {
+			t.Errorf("kept %v, want %v", got, keep)
+		}
+	})
+}
+
+// child runs one test of this package in a process of its own.
+func child(t *testing.T, test string, env ...string) (string, error) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+test+"$", "-test.v")
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func TestMissingServerFailsTheTest(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, mode, want string
+	}{
+		{"nobody at the URL", "postgres://postgres:hush@127.0.0.1:1/postgres", "127.0.0.1:1"},
+		{"not a mode", "docker", "want auto, local, container or a postgres:// URL"},
+		{"not a mode, but a password", "mysql://root:hush@127.0.0.1/x", "want auto, local, container or a postgres:// URL"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			out, err := child(t, "TestNewIsMigrated", modeVar+"="+tt.mode)
+			if err == nil || !strings.Contains(out, "--- FAIL") || strings.Contains(out, "SKIP") {
+				t.Errorf("want a failure, got %v:\n%s", err, out)
+			}
+			if !strings.Contains(out, tt.want) {
+				t.Errorf("output does not say %q:\n%s", tt.want, out)
+			}
+			if strings.Contains(out, "hush") {
+				t.Errorf("output holds the password:\n%s", out)
+			}
+		})
+	}
+}
+
+// Not parallel: a child of any other test would be seen as well.
+func TestMainLeavesNothingBehind(t *testing.T) {
+	temp := t.TempDir()
+	out, err := child(t, "TestURLIsSaid", "TMPDIR="+temp, sayVar+"=1")
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	left, err := os.ReadDir(temp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range left {
+		t.Errorf("left behind: %s", entry.Name())
+	}
+	_, rest, ok := strings.Cut(out, "url=")
+	if !ok {
+		t.Fatalf("no URL in:\n%s", out)
+	}
+	url := strings.Fields(rest)[0]
+	if isURL(os.Getenv(modeVar)) {
+		return // that server stays
+	}
+	if conn, err := pgx.Connect(t.Context(), url); err == nil {
+		_ = conn.Close(context.Background())
+		t.Error("the server is still there")
+	}
+}
+
+const sayVar = "MUSTER_DBTEST_SAY_URL"
+
+func TestURLIsSaid(t *testing.T) {
+	url := URL(t)
+	if os.Getenv(sayVar) != "" {
+		fmt.Println("url=" + url)
+	}
+}
