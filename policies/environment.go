@@ -195,17 +195,19 @@ func parseVersion(s string) ([4]uint64, bool) {
 type sizes struct{}
 
 func (sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
-	most := uint64(256)
-	if path := node.Path(); len(path) > 0 && path[len(path)-1] == "labels" {
-		most = 100
+	path := node.Path()
+	if len(path) == 0 || node.ComputedSize() != nil {
+		return nil // a literal or the result of a call: CEL knows better
 	}
-	if k := node.Type().Kind(); k != types.StringKind && k != types.ListKind {
+	var size cost.SizeEstimate
+	switch node.Type().Kind() {
+	case types.ListKind:
+		size = cost.RangedSizeEstimate(0, 100)
+	case types.StringKind:
+		size = cost.RangedSizeEstimate(0, 256)
+	default:
 		return nil
 	}
-	if node.ComputedSize() != nil || len(node.Path()) == 0 {
-		return nil
-	}
-	size := cost.RangedSizeEstimate(0, most)
 	return &size
 }
 

@@ -33,7 +33,8 @@ type exemption struct {
 	*compiled
 }
 
-// Guards are the limits of a policy that its expressions cannot move.
+// Guards are the limits of a policy that its expressions cannot move. A report
+// minds the inventory alone (and that its listing is not suspect).
 type Guards struct {
 	// Complete asks that the newest sync was complete, MaxAge that the last
 	// complete one is no older.
