@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -25,7 +24,7 @@ const scrapeLimit = 2 * time.Second
 // that an attempt at a job may take.
 var seconds = []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600}
 
-// metrics are what /metrics shows. The methods are hooks for those who know
+// metrics are what /metrics shows. Most methods are hooks for those who know
 // that something happened; they are quick and safe for concurrent use.
 type metrics struct {
 	registry *prometheus.Registry
@@ -45,9 +44,8 @@ type metrics struct {
 	tickLateness  *prometheus.HistogramVec
 }
 
-// newMetrics makes a registry of its own, so that there may be several. read
-// fetches what the record holds, once per scrape.
-func newMetrics(log *slog.Logger, read func(context.Context) ([]db.Gauge, error)) *metrics {
+// newMetrics makes a registry of its own, so that there may be several.
+func newMetrics() *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "muster", Name: name, Help: help}, labels)
 	}
@@ -72,8 +70,7 @@ func newMetrics(log *slog.Logger, read func(context.Context) ([]db.Gauge, error)
 		tickLateness: histogram("tick_lateness_seconds", "How late due moments were noticed.", "job"),
 	}
 	m.registry.MustRegister(m.syncs, m.syncSeconds, m.calls, m.callSeconds, m.rateRemaining, m.decisions, m.actions,
-		m.tokens, m.tokenSeconds, m.triggers, m.triggerLag, m.ticks, m.tickLateness,
-		&recordGauges{log: log, read: read}, buildInfo())
+		m.tokens, m.tokenSeconds, m.triggers, m.triggerLag, m.ticks, m.tickLateness, buildInfo())
 	return m
 }
 
@@ -87,52 +84,62 @@ func buildInfo() prometheus.Collector {
 	return g
 }
 
-// handler serves what there is also where a part of it cannot be had.
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+// handler serves the metrics with what the record holds, which is read once
+// per scrape. record gives nil until there is one. What there is, is served
+// also where a part of it cannot be had.
+func (m *metrics) handler(record func() *db.DB) http.Handler {
+	return m.handlerReading(func(ctx context.Context) ([]db.Gauge, error) {
+		if record() == nil {
+			return nil, fleet.ErrUnavailable
+		}
+		return record().Gauges(ctx)
+	})
 }
 
-func (m *metrics) synced(s fleet.Sync) {
+func (m *metrics) handlerReading(read func(context.Context) ([]db.Gauge, error)) http.Handler {
+	held := prometheus.NewRegistry()
+	held.MustRegister(recordGauges{read})
+	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, held}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+func (m *metrics) sync(s fleet.Sync) {
 	m.syncs.WithLabelValues(s.Target, string(s.Outcome), string(s.Suspect)).Inc()
 	m.syncSeconds.WithLabelValues(s.Target).Observe(s.FinishedAt.Sub(s.StartedAt).Seconds())
 }
 
-// called gives the hook of one target's client.
-func (m *metrics) called(target string) func(github.Call) {
-	return func(c github.Call) {
-		class := "none"
-		if c.Status != 0 {
-			class = strconv.Itoa(c.Status/100) + "xx"
-		}
-		m.calls.WithLabelValues(target, c.Op, class).Inc()
-		m.callSeconds.WithLabelValues(target, c.Op).Observe(c.Took.Seconds())
-		if c.RateRemaining >= 0 {
-			m.rateRemaining.WithLabelValues(target).Set(float64(c.RateRemaining))
-		}
+func (m *metrics) githubCall(target string, c github.Call) {
+	class := "none"
+	if c.Status != 0 {
+		class = strconv.Itoa(c.Status/100) + "xx"
+	}
+	m.calls.WithLabelValues(target, c.Op, class).Inc()
+	m.callSeconds.WithLabelValues(target, c.Op).Observe(c.Took.Seconds())
+	if c.RateRemaining >= 0 {
+		m.rateRemaining.WithLabelValues(target).Set(float64(c.RateRemaining))
 	}
 }
 
-func (m *metrics) decided(policy, target string, counts fleet.Counts) {
+func (m *metrics) policy(policy, target string, counts fleet.Counts) {
 	for _, v := range []fleet.Verdict{fleet.VerdictAct, fleet.VerdictKeep, fleet.VerdictHalt} {
 		m.decisions.WithLabelValues(target, policy, string(v)).Add(float64(counts[string(v)]))
 	}
 }
 
-func (m *metrics) acted(a fleet.Action) {
+func (m *metrics) action(a fleet.Action) {
 	m.actions.WithLabelValues(a.Target, a.Policy, string(a.State)).Inc()
 }
 
-func (m *metrics) tokenAsked(kind, outcome string, took time.Duration) {
+func (m *metrics) token(kind, outcome string, took time.Duration) {
 	m.tokens.WithLabelValues(kind, outcome).Inc()
 	m.tokenSeconds.WithLabelValues(kind).Observe(took.Seconds())
 }
 
-func (m *metrics) triggered(o worker.Outcome) {
+func (m *metrics) trigger(o worker.Outcome) {
 	m.triggers.WithLabelValues(string(o.Job), o.Name, string(o.Result)).Inc()
 	m.triggerLag.WithLabelValues(string(o.Job)).Observe(o.Lag.Seconds())
 }
 
-func (m *metrics) ticked(schedule string, lateness time.Duration, state fleet.TickState) {
+func (m *metrics) tick(schedule string, lateness time.Duration, state fleet.TickState) {
 	job, name, _ := strings.Cut(schedule, "/")
 	m.ticks.WithLabelValues(job, name, string(state)).Inc()
 	m.tickLateness.WithLabelValues(job).Observe(lateness.Seconds())
@@ -140,7 +147,6 @@ func (m *metrics) ticked(schedule string, lateness time.Duration, state fleet.Ti
 
 // recordGauges collects what the record holds.
 type recordGauges struct {
-	log  *slog.Logger
 	read func(context.Context) ([]db.Gauge, error)
 }
 
@@ -163,19 +169,18 @@ func describe(name, help string, labels []string) *prometheus.Desc {
 	return prometheus.NewDesc("muster_"+name, help, labels, nil)
 }
 
-func (g *recordGauges) Describe(to chan<- *prometheus.Desc) {
+func (g recordGauges) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range recorded {
 		to <- d
 	}
 	to <- recordUp
 }
 
-func (g *recordGauges) Collect(to chan<- prometheus.Metric) {
+func (g recordGauges) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit) // collectors are given none
 	defer cancel()
 	gauges, err := g.read(ctx)
 	if err != nil {
-		g.log.DebugContext(ctx, "metrics without the record", "err", err)
 		to <- prometheus.MustNewConstMetric(recordUp, prometheus.GaugeValue, 0)
 		return
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -16,42 +15,40 @@ import (
 	"github.com/muster-fleet/muster/worker"
 )
 
-func scrape(t *testing.T, m *metrics) string {
+func scrape(t *testing.T, m *metrics, read func(context.Context) ([]db.Gauge, error)) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.handlerReading(read).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 200 {
 		t.Fatalf("/metrics = %d %s", w.Code, w.Body)
 	}
 	return w.Body.String()
 }
 
-func noGauges(context.Context) ([]db.Gauge, error) { return nil, nil }
-
 // happen lets one of everything happen.
 func happen(m *metrics) {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	m.synced(fleet.Sync{Target: "acme", StartedAt: began, FinishedAt: began.Add(2 * time.Second), Outcome: fleet.SyncComplete, Suspect: fleet.SuspectShrunk})
-	m.called("acme")(github.Call{Op: github.OpRunners, Status: 200, Took: time.Second, RateRemaining: 4711})
-	m.called("octo")(github.Call{Op: github.OpRunner, Took: time.Second, RateRemaining: -1})
-	m.decided("reap", "acme", fleet.Counts{"act": 2, "keep": 3})
-	m.acted(fleet.Action{Target: "acme", Policy: "reap", State: fleet.ActionSpared})
-	m.tokenAsked("removal", "issued", time.Millisecond)
-	m.triggered(worker.Outcome{Job: fleet.JobSync, Name: "acme", Result: worker.ResultDone, Lag: time.Second})
-	m.ticked("sync/acme", 3*time.Second, fleet.TickFired)
+	m.sync(fleet.Sync{Target: "acme", StartedAt: began, FinishedAt: began.Add(2 * time.Second), Outcome: fleet.SyncComplete, Suspect: fleet.SuspectShrunk})
+	m.githubCall("acme", github.Call{Op: github.OpRunners, Status: 200, Took: time.Second, RateRemaining: 4711})
+	m.githubCall("octo", github.Call{Op: github.OpRunner, Took: time.Second, RateRemaining: -1})
+	m.policy("reap", "acme", fleet.Counts{"act": 2, "keep": 3})
+	m.action(fleet.Action{Target: "acme", Policy: "reap", State: fleet.ActionSpared})
+	m.token("removal", "issued", time.Millisecond)
+	m.trigger(worker.Outcome{Job: fleet.JobSync, Name: "acme", Result: worker.ResultDone, Lag: time.Second})
+	m.tick("sync/acme", 3*time.Second, fleet.TickFired)
 }
 
 func TestMetricsShowWhatHappened(t *testing.T) {
 	t.Parallel()
-	m := newMetrics(slog.New(slog.DiscardHandler), func(context.Context) ([]db.Gauge, error) {
+	m := newMetrics()
+	happen(m)
+	text := scrape(t, m, func(context.Context) ([]db.Gauge, error) {
 		return []db.Gauge{
 			{Name: db.GaugeRunners, Target: "acme", Value: 7},
 			{Name: db.GaugePolicyHalted, Target: "acme", Policy: "reap", Value: 1},
 			{Name: db.GaugeDeadLetters, Value: 2},
 		}, nil
 	})
-	happen(m)
-	text := scrape(t, m)
 	for _, want := range []string{
 		`muster_syncs_total{outcome="complete",reason="shrunk",target="acme"} 1`,
 		`muster_sync_duration_seconds_sum{target="acme"} 2`,
@@ -86,7 +83,7 @@ func TestMetricsShowWhatHappened(t *testing.T) {
 // Runners, hosts and paths would make as many series as there are of them.
 func TestMetricsHaveTheAgreedLabelsOnly(t *testing.T) {
 	t.Parallel()
-	m := newMetrics(slog.New(slog.DiscardHandler), noGauges)
+	m := newMetrics()
 	happen(m)
 	families, err := m.registry.Gather()
 	if err != nil {
@@ -110,12 +107,12 @@ func TestMetricsHaveTheAgreedLabelsOnly(t *testing.T) {
 func TestMetricsWithoutPostgresShowTheRest(t *testing.T) {
 	t.Parallel()
 	limited := false
-	m := newMetrics(slog.New(slog.DiscardHandler), func(ctx context.Context) ([]db.Gauge, error) {
+	m := newMetrics()
+	happen(m)
+	text := scrape(t, m, func(ctx context.Context) ([]db.Gauge, error) {
 		_, limited = ctx.Deadline()
 		return nil, errors.New("away")
 	})
-	happen(m)
-	text := scrape(t, m)
 	if !strings.Contains(text, "\nmuster_database_up 0\n") || !strings.Contains(text, "\nmuster_tokens_total{") {
 		t.Errorf("/metrics = %s, want database_up 0 and the counters", text)
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,32 +37,13 @@ type Fault struct {
 // Server answers /healthz, /readyz and /metrics. Its fields are required and
 // not changed once it runs.
 type Server struct {
-	Listen  string // host:port
 	Log     *slog.Logger
 	Ready   func(context.Context) []Fault // called per request, from many goroutines
 	Metrics http.Handler
 }
 
-// Run listens and serves until ctx ends, then lets answers under way finish
-// and returns nil.
-func (s *Server) Run(ctx context.Context) error {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", s.Listen)
-	if err != nil {
-		return listenError(s.Listen, err)
-	}
-	return s.Serve(ctx, listener)
-}
-
-func listenError(address string, err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen on %s for health and metrics: another program has that address: "+
-			"stop it, or choose another with listen: in muster.yaml: %w", address, err)
-	}
-	return fmt.Errorf("listen on %s for health and metrics: %w: choose another address with listen: in muster.yaml", address, err)
-}
-
-// Serve is Run on a listener of the caller's, which it closes.
+// Serve answers until ctx ends, then lets answers under way finish and returns
+// nil. It closes the listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler:           s.Handler(),

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 
 	"github.com/muster-fleet/muster/internal/web"
@@ -15,9 +14,8 @@ import (
 
 func server(ready func(context.Context) []web.Fault) *web.Server {
 	return &web.Server{
-		Listen: "127.0.0.1:0",
-		Log:    slog.New(slog.DiscardHandler),
-		Ready:  ready,
+		Log:   slog.New(slog.DiscardHandler),
+		Ready: ready,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "muster_up 1\n")
 		}),
@@ -117,33 +115,4 @@ func TestStopFinishesAnswersUnderWay(t *testing.T) {
 		t.Fatalf("the address is still taken: %v", err)
 	}
 	again.Close()
-}
-
-func TestTakenAddressNamesTheWayOut(t *testing.T) {
-	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	s := server(faults())
-	s.Listen = taken.Addr().String()
-	err = s.Run(t.Context())
-	if err == nil {
-		t.Fatal("Run on a taken address = nil")
-	}
-	for _, want := range []string{s.Listen, "another program", "listen: in muster.yaml"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("Run = %q, want it to say %q", err, want)
-		}
-	}
-}
-
-func TestBadAddressIsAnError(t *testing.T) {
-	t.Parallel()
-	s := server(faults())
-	s.Listen = "256.0.0.1:nope"
-	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), s.Listen) {
-		t.Errorf("Run = %v, want an error that names the address", err)
-	}
 }
