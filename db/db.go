@@ -80,7 +80,10 @@ func (db *DB) becomeApp(ctx context.Context, conn *pgx.Conn) error {
 		SELECT CASE
 			WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
 				AND pg_has_role(current_user, $1, 'MEMBER')
-				AND to_regclass('audit.event') IS NOT NULL
+				AND EXISTS ( -- else there is nothing yet that the role has rights on
+					SELECT FROM pg_class c
+					JOIN pg_namespace n ON n.oid = c.relnamespace
+					WHERE n.nspname = 'audit' AND c.relname = 'event')
 			THEN set_config('role', $1, false)
 			ELSE current_user::text END`, appRole).Scan(&role)
 	if err != nil {
