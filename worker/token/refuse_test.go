@@ -1,0 +1,418 @@
+package token_test
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/db/dbtest"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github/githubsim"
+	"github.com/muster-fleet/muster/queue"
+	"github.com/muster-fleet/muster/worker/token"
+)
+
+func TestWhatNoGrantCoversIsDeniedInTheSameWords(t *testing.T) {
+	t.Parallel()
+	r := start(t, settings{grants: []token.Grant{{
+		Hosts: []string{"build-01"}, Targets: []string{"acme", "gone"}, Labels: []string{"linux"},
+		Kinds: []fleet.TokenKind{fleet.TokenRegistration, fleet.TokenJIT},
+	}}})
+	tests := []struct {
+		name, host, target, kind, more string
+	}{
+		{"a host without a grant", "build-02", "acme", "registration", ""},
+		{"a target that is not in the grant", "build-01", "widgets", "registration", ""},
+		{"a target that is in the grant and nowhere else", "build-01", "gone", "registration", ""},
+		{"the word for all targets", "build-01", "all", "registration", ""},
+		{"a kind that is not in the grant", "build-01", "acme", "removal", ""},
+		{"a label that is not in the grant", "build-01", "acme", "jit", `,"labels":["linux","gpu"]`},
+	}
+	id := regexp.MustCompile(`"request_id":"[^"]*"`)
+	for n, tt := range tests {
+		got := r.ask(t, tt.host, fmt.Sprintf(`{"target":%q,"kind":%q%s}`, tt.target, tt.kind, tt.more))
+		const want = `{"v":1,"code":403,"error":"denied","retry_after_ms":0}`
+		if body := id.ReplaceAllString(got.body, ""); strings.Replace(body, ",,", ",", 1) != want {
+			t.Errorf("%s: answer is %s", tt.name, got.body)
+		}
+		if got.description != "no grant allows this" {
+			t.Errorf("%s: description is %q", tt.name, got.description)
+		}
+		rows := r.rows(t, "request_id::text, attempt, host, target, kind, outcome, code")
+		if len(rows) != n+1 || rows[n] != fmt.Sprintf("%s 1 %s %s %s denied 403", got.RequestID, tt.host, tt.target, tt.kind) {
+			t.Errorf("%s: api.tokens: %q", tt.name, rows)
+		}
+		if codes := r.trail(t); len(codes) != n+1 || codes[n] != "TK103W" {
+			t.Errorf("%s: trail: %q", tt.name, codes)
+		}
+	}
+	if n := len(r.minted()); n != 0 {
+		t.Errorf("GitHub minted %d times", n)
+	}
+}
+
+func TestAMalformedRequestIsAnEventOfTheTrailAlone(t *testing.T) {
+	t.Parallel()
+	r := start(t, anyone())
+	id := newID()
+	tests := []struct {
+		body, reason string
+	}{
+		{"", "the body is not one JSON object in UTF-8"},
+		{`{"target":"acme","kind":"registration","host":"build-02"}`, "the body has an unknown field: host"},
+		{registration + registration, "the body is not one JSON object in UTF-8"},
+		{`{"target":"acme","kind":"registration","demand_id":"` + strings.Repeat("x", queue.MaxBody) + `"}`, "the body is longer than 16 KiB"},
+		{`{"target":"acme","kind":"registration","xkey":"XAB","request_id":"` + id + `"}`, "xkey: sealed answers are not there yet, and nothing is sent unsealed to who asks for sealing"},
+		{`{"target":"acme","kind":"bad\u0000kind"}`, "kind is not registration, removal or jit: bad?kind"},
+	}
+	for n, tt := range tests {
+		got := r.ask(t, "build-01", tt.body)
+		if got.Code != 400 || got.Error != "bad_request" || got.RequestID == "" {
+			t.Errorf("%.60q: answer is %s", tt.body, got.body)
+		}
+		if !strings.HasPrefix(tt.reason, got.description) {
+			t.Errorf("%.60q: description is %q", tt.body, got.description)
+		}
+		events, err := r.db.Trail(t.Context(), db.TrailFilter{Host: "build-01"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(events) != n+1 || events[n].Code != fleet.AuditTokenBadRequest || events[n].Reason != tt.reason ||
+			!strings.Contains(string(events[n].Payload), got.RequestID) {
+			t.Errorf("%.60q: %d events, the last of them is %s", tt.body, len(events), events[len(events)-1].Payload)
+		}
+		if strings.Contains(tt.body, id) && got.RequestID != id {
+			t.Errorf("%.60q: the answer has another id: %s", tt.body, got.body)
+		}
+	}
+	// A host that cannot be one is refused likewise.
+	if got := r.ask(t, "BUILD-01", registration); got.Code != 400 {
+		t.Errorf("host BUILD-01: answer is %s", got.body)
+	}
+	if rows := r.rows(t, "host"); len(rows) != 0 {
+		t.Errorf("api.tokens has %q", rows)
+	}
+}
+
+func TestAnIDWithAnotherBodyIsAConflict(t *testing.T) {
+	t.Parallel()
+	r := start(t, anyone())
+	id := newID()
+	first := r.ask(t, "build-01", request(fleet.TokenRegistration, id))
+	if got := r.ask(t, "build-01", request(fleet.TokenRemoval, id)); got.Code != 409 || got.Error != "conflict" {
+		t.Errorf("answer is %s", got.body)
+	}
+	// Somebody else's id is nobody's business.
+	if got := r.ask(t, "build-02", request(fleet.TokenRemoval, id)); got.Token == "" {
+		t.Errorf("answer is %s", got.body)
+	}
+	if again := r.ask(t, "build-01", request(fleet.TokenRegistration, id)); again.body != first.body {
+		t.Errorf("after the conflict the first request is answered %s, before %s", again.body, first.body)
+	}
+	want := []string{"build-01 1 registration issued ", "build-01 2 removal denied 409", "build-02 1 removal issued "}
+	if diff := cmp.Diff(want, r.rows(t, "host, attempt, kind, outcome, code")); diff != "" {
+		t.Errorf("api.tokens: %s", diff)
+	}
+}
+
+func TestTheQuotaHoldsForAnyHourAndAnyReplica(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, dbtest.URL(t))
+	three := anyone()
+	three.grants[0].PerHour = 3
+	replicas := []*replica{w.replica(t, three), w.replica(t, three)}
+	for n := range 3 {
+		if got := replicas[n%2].ask(t, "build-01", registration); got.Token == "" {
+			t.Fatalf("answer %d is %s", n, got.body)
+		}
+		w.pass(10 * time.Minute)
+	}
+	for _, r := range replicas {
+		got := r.ask(t, "build-01", registration)
+		// The first of three was given half an hour ago.
+		left := time.Duration(got.RetryAfterMS) * time.Millisecond
+		if got.Code != 429 || got.Error != "quota" || left > 30*time.Minute || left < 29*time.Minute {
+			t.Errorf("answer is %s", got.body)
+		}
+	}
+	if got := replicas[0].ask(t, "build-02", registration); got.Token == "" {
+		t.Errorf("another host is answered %s", got.body)
+	}
+	w.pass(30 * time.Minute)
+	if got := replicas[1].ask(t, "build-01", registration); got.Token == "" {
+		t.Errorf("after an hour the answer is %s", got.body)
+	}
+	want := []string{"issued ", "issued ", "issued ", "denied 429", "denied 429", "issued ", "issued "}
+	if diff := cmp.Diff(want, w.rows(t, "outcome, code")); diff != "" {
+		t.Errorf("api.tokens: %s", diff)
+	}
+}
+
+func TestTheQuotaHoldsForRequestsThatComeTogether(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, dbtest.URL(t))
+	five := anyone()
+	five.grants[0].PerHour = 5
+	replicas := []*replica{w.replica(t, five), w.replica(t, five)}
+	codes := make(chan int, 20)
+	var asking sync.WaitGroup
+	for n := range cap(codes) {
+		nc := replicas[n%2].client(t, "build-01")
+		asking.Go(func() { codes <- ask(t, nc, "build-01", registration).Code })
+	}
+	asking.Wait()
+	close(codes)
+	got := map[int]int{}
+	for code := range codes {
+		got[code]++
+	}
+	if diff := cmp.Diff(map[int]int{0: 5, 429: 15}, got); diff != "" {
+		t.Errorf("answers by code: %s", diff)
+	}
+}
+
+func TestWhatIsLiveUnderAGrantIsLimited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, dbtest.URL(t))
+	few := anyone()
+	few.grants[0].MaxLive = 3
+	replicas := []*replica{w.replica(t, few), w.replica(t, few)}
+
+	// Hosts that come together, on two replicas, get three between them.
+	const hosts = 8
+	codes := make([]int, hosts)
+	var asking sync.WaitGroup
+	for n := range hosts {
+		host := fmt.Sprintf("build-%02d", n)
+		nc := replicas[n%2].client(t, host)
+		asking.Go(func() { codes[n] = ask(t, nc, host, registration).Code })
+	}
+	asking.Wait()
+	issued, lucky := 0, ""
+	for n, code := range codes {
+		switch code {
+		case 0:
+			issued++
+			lucky = fmt.Sprintf("build-%02d", n)
+		case 429:
+		default:
+			t.Errorf("host %d is refused with %d", n, code)
+		}
+	}
+	if issued != 3 {
+		t.Fatalf("%d tokens were issued, want 3", issued)
+	}
+	r := replicas[0]
+	if got := r.ask(t, "build-99", registration); got.Code != 429 || got.RetryAfterMS != 60_000 {
+		t.Errorf("answer is %s", got.body)
+	}
+	if got := r.ask(t, "build-99", request(fleet.TokenRemoval, newID())); got.Token == "" {
+		t.Errorf("the limit keeps a host from removing its runner: %s", got.body)
+	}
+
+	// One of the three becomes a runner, which counts in place of its token
+	// and goes on counting once the tokens have expired.
+	raw := w.raw(t)
+	if _, err := raw.Exec(t.Context(), `
+		INSERT INTO muster.runner (target, runner_id, name, os, status, busy, labels, fingerprint, host,
+			first_seen_at, seen_at, status_since)
+		VALUES ('acme', 7, $1, 'linux', 'online', false, '{}', 0, $1, clock_timestamp(), clock_timestamp(), clock_timestamp())`,
+		lucky); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.ask(t, "build-99", registration); got.Code != 429 {
+		t.Errorf("answer is %s", got.body)
+	}
+	w.pass(61 * time.Minute)
+	for n := range 2 {
+		if got := r.ask(t, fmt.Sprintf("build-9%d", n), registration); got.Token == "" {
+			t.Errorf("with one runner live the answer is %s", got.body)
+		}
+	}
+	if got := r.ask(t, "build-99", registration); got.Code != 429 {
+		t.Errorf("with a runner and two tokens live the answer is %s", got.body)
+	}
+	if _, err := raw.Exec(t.Context(), `UPDATE muster.runner SET removed_at = clock_timestamp(), removal_cause = 'policy'`); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.ask(t, "build-99", registration); got.Token == "" {
+		t.Errorf("with two tokens live the answer is %s", got.body)
+	}
+}
+
+func TestKindsThatAreNotThereYetAreNamed(t *testing.T) {
+	t.Parallel()
+	r := start(t, anyone())
+	const body = `{"target":"acme","kind":"jit","runner_name":"r1","runner_group":"default","labels":["Linux"],"work_folder":"_work"}`
+	if got := r.ask(t, "build-01", body); got.Code != 501 || got.Error != "kind_unsupported" {
+		t.Errorf("answer is %s", got.body)
+	}
+	if diff := cmp.Diff([]string{"build-01 acme jit denied 501"}, r.rows(t, "host, target, kind, outcome, code")); diff != "" {
+		t.Errorf("api.tokens: %s", diff)
+	}
+	if diff := cmp.Diff([]string{"TK103W"}, r.trail(t)); diff != "" {
+		t.Errorf("trail: %s", diff)
+	}
+}
+
+func TestRefusalsComeInTheOrderOfTheContract(t *testing.T) {
+	t.Parallel()
+	one := anyone()
+	one.grants[0].PerHour = 1
+	one.grants[0].Kinds = []fleet.TokenKind{fleet.TokenRegistration, fleet.TokenJIT}
+	r := start(t, one)
+	id := newID()
+	if got := r.ask(t, "build-01", request(fleet.TokenRegistration, id)); got.Token == "" {
+		t.Fatalf("answer is %s", got.body)
+	}
+	r.sim.Down(true)
+	steps := []struct {
+		name, body string
+		want       int
+	}{
+		{"all at once, and malformed", `{"target":"acme","kind":"removal","request_id":"` + id + `","x":1}`, 400},
+		{"no grant, another body, no quota", request(fleet.TokenRemoval, id), 403},
+		{"another body, no quota, unsupported", request(fleet.TokenJIT, id), 409},
+		{"no quota, unsupported", request(fleet.TokenJIT, newID()), 429},
+		{"no quota, GitHub away", request(fleet.TokenRegistration, newID()), 429},
+	}
+	for _, step := range steps {
+		if got := r.ask(t, "build-01", step.body); got.Code != step.want {
+			t.Errorf("%s: answer is %s, want %d", step.name, got.body, step.want)
+		}
+	}
+	if got := r.ask(t, "build-02", request(fleet.TokenJIT, newID())); got.Code != 501 {
+		t.Errorf("unsupported, GitHub away: answer is %s", got.body)
+	}
+}
+
+func TestAnAnswerGoesNowhereButToTheHost(t *testing.T) {
+	t.Parallel()
+	for _, shared := range []bool{false, true} {
+		r := start(t, settings{
+			grants: []token.Grant{generous()},
+			change: func(i *token.Issuer) { i.AllowSharedInbox = shared },
+		})
+		nc := r.client(t, "build-01")
+		// Whoever listens everywhere hears no answer.
+		everything, err := nc.SubscribeSync(">")
+		if err != nil {
+			t.Fatal(err)
+		}
+		places := []string{
+			"", "_INBOX_host.build-02.x", "_INBOX_host.build-0.x", "_INBOX_host.build-01", "_INBOX_hostx.build-01.x",
+			"_INBOX_host.build-01x.y", "$JS.API.STREAM.DELETE.MUSTER_TRIGGER", "muster.v1.trigger.sync.acme", "_INBOXES.x",
+			queue.TokenSubject("build-01"),
+		}
+		if !shared {
+			places = append(places, "_INBOX.x")
+		}
+		for n, place := range places {
+			msg := &nats.Msg{Subject: queue.TokenSubject("build-01"), Reply: place, Data: []byte(registration)}
+			if err := nc.PublishMsg(msg); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "an event of the trail", func() bool { return len(r.trail(t)) == n+1 })
+		}
+		for n, code := range r.trail(t) {
+			if code != "TK109W" {
+				t.Errorf("%q: trail has %s", places[n], code)
+			}
+		}
+		if got := len(r.rows(t, "host")) + len(r.minted()); got != 0 {
+			t.Errorf("%d rows and tokens came of it", got)
+		}
+		r.stop() // flushes what would have gone out
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		pending, _, err := everything.Pending()
+		if err != nil || pending != len(places) {
+			t.Errorf("%d messages went round (%v), want the %d requests alone", pending, err, len(places))
+		}
+		if got := r.seen.count("bad_reply"); got != len(places) {
+			t.Errorf("observed %d times, want %d", got, len(places))
+		}
+	}
+}
+
+func TestASharedInboxIsAllowedWhereItIsConfigured(t *testing.T) {
+	t.Parallel()
+	open := anyone()
+	open.change = func(i *token.Issuer) { i.AllowSharedInbox = true }
+	r := start(t, open)
+	nc, err := nats.Connect(r.nats.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	if got := ask(t, nc, "build-01", registration); got.Token == "" {
+		t.Errorf("answer is %s", got.body)
+	}
+	if got := r.ask(t, "build-01", registration); got.Token == "" {
+		t.Errorf("answer in the host's own inbox is %s", got.body)
+	}
+}
+
+func TestMoreThanCanBeHandledIsToldToComeBack(t *testing.T) {
+	t.Parallel()
+	open := anyone()
+	open.change = func(i *token.Issuer) { i.AllowSharedInbox = true }
+	r := start(t, open)
+	release := make(chan struct{})
+	var minting sync.WaitGroup
+	minting.Add(1)
+	var once sync.Once
+	r.sim.Before(func(githubsim.Request) {
+		once.Do(minting.Done)
+		<-release
+	})
+	nc, err := nats.Connect(r.nats.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	const many = 400 // 64 are handled at once and 256 may wait
+	answers, err := nc.SubscribeSync("_INBOX.test.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range many {
+		host := fmt.Sprintf("build-%03d", n)
+		if err := nc.PublishRequest(queue.TokenSubject(host), fmt.Sprintf("_INBOX.test.%d", n), []byte(registration)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	minting.Wait()
+	// Everybody waits for the one token now, so that these answers are the
+	// refusals.
+	for range many - 64 - 256 {
+		msg, err := answers.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := parse(t, msg); got.Code != 503 || got.RetryAfterMS != 1000 || got.RequestID == "" {
+			t.Fatalf("answer is %s", got.body)
+		}
+	}
+	close(release)
+	for range 64 + 256 {
+		msg, err := answers.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := parse(t, msg); got.Token == "" {
+			t.Fatalf("answer is %s", got.body)
+		}
+	}
+	if n := r.seen.count("registration overload"); n != many-64-256 {
+		t.Errorf("observed %d refusals, want %d", n, many-64-256)
+	}
+}
