@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -248,6 +249,10 @@ func TestMissingServerFailsTheTest(t *testing.T) {
 // Not parallel: a child of any other test would be seen as well.
 func TestMainLeavesNothingBehind(t *testing.T) {
 	temp := t.TempDir()
+	// TempDir closes its parent to the account that root has Postgres run as.
+	if err := os.Chmod(filepath.Dir(temp), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	out, err := child(t, "TestURLIsSaid", "TMPDIR="+temp, sayVar+"=1")
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, out)

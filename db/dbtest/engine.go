@@ -132,7 +132,11 @@ func (i *installation) remove(ctx context.Context) error {
 	if err := i.stop(ctx); err != nil {
 		return err
 	}
-	return os.RemoveAll(i.cfg.DataDir)
+	err := os.RemoveAll(i.cfg.DataDir)
+	if i.pg != nil {
+		err = errors.Join(err, os.RemoveAll(i.pg.Dir()))
+	}
+	return err
 }
 
 // leftoverAge is how old something of an earlier run must be before it is

@@ -165,7 +165,10 @@ func resolve(dir string) (string, error) {
 		parent, err := resolve(filepath.Dir(dir))
 		return filepath.Join(parent, filepath.Base(dir)), err
 	}
-	return target, err
+	if err != nil {
+		return "", fmt.Errorf("resolve %s: %w", dir, err)
+	}
+	return target, nil
 }
 
 // below reports whether path lies inside dir; both are resolved.

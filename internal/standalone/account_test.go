@@ -202,8 +202,10 @@ func TestPostgresOfRootOutOfReach(t *testing.T) {
 	if got := query(t, pg.URL(), `SELECT 'up'`); got != "up" {
 		t.Errorf("out of reach: %q", got)
 	}
-	found, err := filepath.Glob(filepath.Join(home, "*", "data", "PG_VERSION"))
-	if err != nil || len(found) != 1 {
-		t.Errorf("clusters in %s: %v, %v, want one", home, found, err)
+	if filepath.Dir(pg.Dir()) != home {
+		t.Errorf("Dir() = %q, want it in %q", pg.Dir(), home)
+	}
+	if _, err := os.Stat(filepath.Join(pg.Dir(), "data", "PG_VERSION")); err != nil {
+		t.Errorf("no cluster where Dir says: %v", err)
 	}
 }

@@ -105,6 +105,17 @@ func TestPostgresWithoutProgramsIsSaid(t *testing.T) {
 	}
 }
 
+func TestPostgresWithoutAPlaceToFetchToIsSaid(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(tree(t), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := PostgresConfig{DataDir: t.TempDir(), Log: quiet(), CacheDir: filepath.Join(file, "cache")}
+	_, err := startPostgres(t.Context(), cfg, nil, rootHome)
+	oneLine(t, err, "no PostgreSQL 15 or later", file, "install PostgreSQL", "MUSTER_DATABASE_URL")
+}
+
 func TestFetchIsGivenUpWithItsContext(t *testing.T) {
 	t.Parallel()
 	var once sync.Once

@@ -44,6 +44,7 @@ type PostgresConfig struct {
 // Postgres is a running server.
 type Postgres struct {
 	url   string
+	dir   string
 	log   *slog.Logger
 	proc  *process
 	lock  *os.File
@@ -94,7 +95,7 @@ func assemble(ctx context.Context, cfg PostgresConfig, dirs []string, home strin
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	pg := &Postgres{url: url, log: cfg.Log, proc: proc, lock: lock}
+	pg := &Postgres{url: url, dir: dir, log: cfg.Log, proc: proc, lock: lock}
 	cfg.Log.InfoContext(ctx, "postgres started", "host", hostOf(url), "dir", dir)
 	return pg, nil
 }
@@ -169,7 +170,7 @@ func provide(ctx context.Context, cfg PostgresConfig, a *account, dirs []string,
 	}
 	cache, err := cacheDir(a, cfg.CacheDir, home)
 	if err != nil {
-		return binaries{}, err
+		return binaries{}, fmt.Errorf("%w; a place to fetch it to: %w: %s", missing, err, waysOut)
 	}
 	repository := cfg.RepositoryURL
 	if repository == "" {
@@ -257,6 +258,10 @@ func takenPort(port int) error {
 
 // URL connects as the superuser to the database muster. It holds the password.
 func (p *Postgres) URL() string { return p.url }
+
+// Dir is where the files are: PostgresConfig.DataDir, or what root got in its
+// place. Whoever throws the data away removes it after Stop.
+func (p *Postgres) Dir() string { return p.dir }
 
 // Done is closed when the server has ended, by Stop or by itself.
 func (p *Postgres) Done() <-chan struct{} { return p.proc.done }
