@@ -24,22 +24,36 @@ const observedColumns = `
 	r.removed_at, coalesce(r.removal_cause, ''), r.missing_since,
 	coalesce(t.observed_us - r.offline_from_us, 0),
 	coalesce(t.complete_syncs - r.offline_from_sync + 1, 0),
-	coalesce(extract(epoch FROM t.last_complete_sync_at - r.offline_from_at), 0)::double precision`
+	coalesce(extract(epoch FROM t.last_complete_sync_at - r.offline_from_at), 0)::double precision,
+	spared.at`
+
+// observedFrom joins what observedColumns need. Only sparings since the newest
+// complete sync tell more than that sync does.
+const observedFrom = `
+	FROM muster.runner r
+	JOIN muster.target t ON t.name = r.target
+	LEFT JOIN (
+		SELECT a.target, a.runner_id, max(a.settled_at) AS at
+		FROM muster.action a
+		JOIN muster.target n ON n.name = a.target
+		WHERE a.state = 'spared' AND a.settled_at > n.last_complete_sync_at
+		GROUP BY a.target, a.runner_id
+	) spared ON spared.target = r.target AND spared.runner_id = r.runner_id`
 
 func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	var o fleet.Observed
-	var offline, online, busy, removed, missing *time.Time
+	var offline, online, busy, removed, missing, spared *time.Time
 	var us int64
 	var span float64
 	err := row.Scan(&o.Target, &o.ID, &o.Name, &o.OS, &o.Status, &o.Busy, &o.Labels, &o.Group, &o.Ephemeral, &o.Version,
 		&o.Host, &o.FirstSeenAt, &o.LastSeenAt, &o.StatusSince, &offline, &online, &busy,
-		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span)
+		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span, &spared)
 	if err != nil {
 		return o, err
 	}
 	o.FirstSeenAt, o.LastSeenAt, o.StatusSince = o.FirstSeenAt.UTC(), o.LastSeenAt.UTC(), o.StatusSince.UTC()
 	o.OfflineSince, o.LastOnlineAt, o.LastBusyAt = utc(offline), utc(online), utc(busy)
-	o.RemovedAt, o.MissingSince = utc(removed), utc(missing)
+	o.RemovedAt, o.MissingSince, o.SparedAt = utc(removed), utc(missing), utc(spared)
 	o.OfflineFor = time.Duration(us) * time.Microsecond
 	o.OfflineSpan = time.Duration(span * float64(time.Second))
 	return o, nil
@@ -47,9 +61,7 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 
 func observed(ctx context.Context, q querier, target string, id int64) ([]fleet.Observed, error) {
 	rows, err := q.Query(ctx, `
-		SELECT`+observedColumns+`
-		FROM muster.runner r
-		JOIN muster.target t ON t.name = r.target
+		SELECT`+observedColumns+observedFrom+`
 		WHERE r.target = $1 AND ($2 = 0 OR r.runner_id = $2) AND ($2 <> 0 OR r.removed_at IS NULL)
 		ORDER BY r.runner_id`, target, id)
 	if err == nil {
@@ -92,6 +104,19 @@ func one(found []fleet.Observed, err error) (fleet.Observed, error) {
 	return found[0], nil
 }
 
+// LockRunner keeps others from settling what they do to a runner, or from
+// beginning anything, until the transaction ends. Whoever locks a policy too
+// does that first. A runner that muster never saw is fleet.ErrNotFound.
+func (tx *Tx) LockRunner(ctx context.Context, target string, id int64) error {
+	var one int
+	err := tx.tx.QueryRow(ctx, `
+		SELECT 1 FROM muster.runner WHERE target = $1 AND runner_id = $2 FOR UPDATE`, target, id).Scan(&one)
+	if err != nil {
+		return fmt.Errorf("lock runner %s/%d: %w", target, id, translate(err))
+	}
+	return nil
+}
+
 // RunnerFilter narrows a listing; its zero value lists every live runner.
 type RunnerFilter struct {
 	Target     string
@@ -109,9 +134,7 @@ func (db *DB) Runners(ctx context.Context, f RunnerFilter) ([]fleet.Observed, er
 		labels = []string{}
 	}
 	rows, err := db.pool.Query(ctx, `
-		SELECT`+observedColumns+`
-		FROM muster.runner r
-		JOIN muster.target t ON t.name = r.target
+		SELECT`+observedColumns+observedFrom+`
 		WHERE (r.removed_at IS NOT NULL) = $1
 			AND ($2 = '' OR r.target = $2)
 			AND ($3 = '' OR r.status = $3)

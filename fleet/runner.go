@@ -48,6 +48,8 @@ type Observed struct {
 	// OfflineSpan is the time from the first of them to the last.
 	OfflineListings int
 	OfflineSpan     time.Duration
+	// SparedAt is when a last look before a deletion last spoke against it.
+	SparedAt time.Time
 	// MissingSince is when a complete listing first lacked the runner, without
 	// a proof that it is gone.
 	MissingSince time.Time

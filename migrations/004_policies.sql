@@ -71,4 +71,5 @@ CREATE TABLE muster.action (
 -- Nobody acts on a runner that somebody is already acting on.
 CREATE UNIQUE INDEX action_open ON muster.action (target, runner_id) WHERE state = 'intended';
 CREATE INDEX action_window ON muster.action (policy, target, intended_at);
+CREATE INDEX action_spared ON muster.action (target, settled_at) WHERE state = 'spared';
 CREATE INDEX action_runner ON muster.action (target, runner_id, intended_at);

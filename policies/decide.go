@@ -183,7 +183,7 @@ func (d *decider) limit() {
 	}
 	g := d.policy.Guards
 	limit, capped := g.Max.Cap(d.in.Target.Population)
-	allowed := max(limit-d.in.Acted+d.in.State.Allowance, 0)
+	allowed := max(limit-d.in.Acted, 0) + d.in.State.Allowance
 	for _, c := range d.due {
 		e := d.plan.Decisions[c.decision].Evidence
 		e["due"] = len(d.due)

@@ -23,6 +23,7 @@ func (d *decider) guards(r *fleet.Observed) []string {
 		keep(!r.MissingSince.IsZero(), ReasonMissing)
 		keep(r.Status != fleet.StatusOffline, ReasonOnline)
 		keep(r.Busy, ReasonBusy)
+		keep(r.SparedAt.After(t.LastCompleteSyncAt), ReasonSpared)
 		keep(t.CredentialFault != "", ReasonCredential)
 	}
 	keep((g.Complete || deletes) && t.LastOutcome != fleet.SyncComplete, ReasonInventoryIncomplete)

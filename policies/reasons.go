@@ -33,6 +33,10 @@ const (
 	// ReasonBusy keeps a runner that is busy or may be.
 	ReasonBusy = "busy"
 
+	// ReasonSpared: the last look before a deletion spoke against it, and no
+	// complete listing has begun since.
+	ReasonSpared = "spared"
+
 	// ReasonCredential: GitHub refuses the target's credential.
 	ReasonCredential = "credential"
 	// ReasonInventoryIncomplete: the newest sync did not see all.

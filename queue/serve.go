@@ -24,6 +24,9 @@ type Service struct {
 	// Overflow answers what comes when all workers are busy and the queue
 	// before them is full. It is called from one goroutine and must be quick.
 	Overflow func(Request)
+	// Ready is called once the server knows that requests are answered here.
+	// Nil: nobody waits for that.
+	Ready func()
 }
 
 // Request is something that wants an answer.
@@ -85,6 +88,11 @@ func (c *Conn) Serve(ctx context.Context, s Service, handle func(context.Context
 	var pool sync.WaitGroup
 	for range workers {
 		pool.Go(func() { c.answerAll(detached, waiting, stop, handle) })
+	}
+	if s.Ready != nil {
+		// Without an answer the server is away, and will know when it is back.
+		_ = c.nc.FlushTimeout(dialTimeout)
+		s.Ready()
 	}
 	select {
 	case <-ctx.Done():

@@ -41,9 +41,10 @@ type service struct {
 	wiring  atomic.Pointer[wiring]
 
 	// Set while it starts, read by health checks from then on.
-	record atomic.Pointer[db.DB]
-	conn   atomic.Pointer[queue.Conn]
-	usable atomic.Bool // the schema is there and targets are who they were
+	record  atomic.Pointer[db.DB]
+	conn    atomic.Pointer[queue.Conn]
+	usable  atomic.Bool // the schema is there and targets are who they were
+	serving atomic.Bool // triggers and requests for tokens are taken
 }
 
 func newService(log *slog.Logger, c *config, load func() (*config, error)) (*service, error) {
@@ -98,6 +99,13 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 		Targets:          func() map[string]token.Target { return s.wiring.Load().token },
 		Grants:           func() []token.Grant { return s.wiring.Load().grants },
 		AllowSharedInbox: s.first.nats.allowSharedInbox,
+		Ready: func() {
+			s.serving.Store(true)
+			s.log.InfoContext(ctx, "muster is up", "host", http, "role", record.Role())
+			if s.up != nil {
+				s.up(endpoints{databaseURL: began.databaseURL, natsURL: began.natsURL, http: http})
+			}
+		},
 	}
 	engine := &worker.Engine{
 		Log: s.log, Conn: conn, Recorder: db.Runs{DB: record}, Observe: s.metrics.trigger,
@@ -136,12 +144,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 			return err
 		}
 		g.Go(func() error { return engine.Run(ctx) })
-		g.Go(func() error { return issuer.Serve(ctx) })
-		s.log.InfoContext(ctx, "muster is up", "host", http, "role", record.Role())
-		if s.up != nil {
-			s.up(endpoints{databaseURL: began.databaseURL, natsURL: began.natsURL, http: http})
-		}
-		return nil
+		return issuer.Serve(ctx)
 	})
 	return g.Wait()
 }
@@ -367,6 +370,9 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	}
 	if record == nil || len(faults) > 0 {
 		return faults
+	}
+	if !s.serving.Load() {
+		add(false, "muster: still starting, no requests are taken yet")
 	}
 	if !record.WorksAsApp() {
 		add(true, "postgres: working as %s, not as the role muster_app: the audit trail is protected by triggers alone", record.Role())

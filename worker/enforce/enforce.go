@@ -111,7 +111,10 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, trigger fleet.Tr
 			return counts, err
 		}
 		if res.Halted != "" {
-			return counts, nil // others have used up what this pass counted on
+			// Others have used up what this pass counted on.
+			e.Log.WarnContext(ctx, "policy halted until muster policy resume", "policy", p.Name, "target", trigger.Name,
+				"trigger", trigger.ID, "reason", res.Halted)
+			return counts, nil
 		}
 	}
 	return counts, nil

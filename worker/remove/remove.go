@@ -117,6 +117,11 @@ func (r *Remover) intend(ctx context.Context, req Request) (Result, error) {
 		if err != nil {
 			return err
 		}
+		// An intent of somebody else's is either still open after this, which
+		// Intend sees, or settled, which Gather sees.
+		if err := tx.LockRunner(ctx, req.Target, req.RunnerID); err != nil {
+			return err
+		}
 		in, err := Gather(ctx, tx, p, req.Target, req.RunnerID, state, now)
 		if err != nil {
 			return err

@@ -34,6 +34,9 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 	}
 	a.SettledAt = now
 	err = r.DB.InTx(ctx, func(tx *db.Tx) error {
+		if err := tx.LockRunner(ctx, a.Target, a.RunnerID); err != nil {
+			return err
+		}
 		if err := tx.Settle(ctx, a); err != nil {
 			return err
 		}

@@ -76,6 +76,8 @@ type Issuer struct {
 	// "repeated", the name of the refusal, "bad_reply" or "overload". It is
 	// called from many goroutines at once. Nil: nobody listens.
 	Observe func(kind, outcome string, took time.Duration)
+	// Ready is called once requests are answered. Nil: nobody waits for that.
+	Ready func()
 
 	turns  turns
 	shared shared
@@ -85,7 +87,7 @@ type Issuer struct {
 // outcome, 25 s later at most. An error means that it could not go on.
 func (i *Issuer) Serve(ctx context.Context) error {
 	service := queue.Service{
-		Subject: queue.TokenSubject("*"), Group: group, Workers: workers,
+		Subject: queue.TokenSubject("*"), Group: group, Workers: workers, Ready: i.Ready,
 		Overflow: func(r queue.Request) { i.overload(ctx, r) },
 	}
 	return i.Conn.Serve(ctx, service, func(work context.Context, r queue.Request) {
