@@ -73,6 +73,9 @@ type streamCheck struct{ err error }
 // means that no amount of trying would help: a URL that is none, a credentials
 // file that cannot be read.
 func Connect(ctx context.Context, cfg Config) (*Conn, error) {
+	if cfg.Log == nil {
+		return nil, errors.New("connect to nats: Log is needed")
+	}
 	where, err := cleanURL(cfg)
 	if err != nil {
 		return nil, err

@@ -151,9 +151,24 @@ func (in *intake) work(ctx context.Context) {
 	}
 }
 
-// session is one subscription of one worker: until ctx ends, until nothing has
-// come for a while, or until something is wrong with it.
+// session is one subscription of one worker: until ctx ends, until the
+// connection has been lost and found, until nothing has come for a while, or
+// until something is wrong with it.
 func (in *intake) session(ctx context.Context, wait *backoff) error {
+	waiting, wake := context.WithCancel(ctx)
+	again := in.conn.nc.StatusChanged(nats.CONNECTED)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer wake()
+	defer in.conn.nc.RemoveStatusListener(again)
+	watch.Go(func() {
+		select {
+		case <-again:
+			wake()
+		case <-waiting.Done():
+		}
+	})
+
 	born := in.conn.nc.Stats().Reconnects
 	consumer, streamCreated, err := in.conn.ensureConsumer(ctx, in.consumer)
 	if err != nil {
@@ -170,7 +185,7 @@ func (in *intake) session(ctx context.Context, wait *backoff) error {
 	}
 	wait.reset()
 	for {
-		m, err := next(ctx, messages)
+		m, err := next(waiting, messages)
 		switch {
 		case m == nil && err == nil:
 			return nil
@@ -194,8 +209,8 @@ func (in *intake) session(ctx context.Context, wait *backoff) error {
 	}
 }
 
-// next waits for a message. Without one and without an error it is time to
-// look after the consumer, or ctx has ended.
+// next waits for a message. Without one and without an error ctx has ended, or
+// it is time to look after the consumer.
 func next(ctx context.Context, messages jetstream.MessagesContext) (jetstream.Msg, error) {
 	bounded, cancel := context.WithTimeout(ctx, idle)
 	defer cancel()

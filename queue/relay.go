@@ -17,8 +17,8 @@ const (
 	relayBatch = 256
 	// relayLease is how long a claimed message is left alone by other relays.
 	// It has to be longer than a batch takes to be published and deleted, which
-	// callTimeout bounds twice.
-	relayLease = 30 * time.Second
+	// callTimeout bounds twice, and is what a message waits whose relay dies.
+	relayLease = 15 * time.Second
 	// relayPoll finds what another process put in, or a dead one left behind.
 	relayPoll = time.Second
 )

@@ -2,8 +2,10 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,10 +57,13 @@ func (s *natsServer) stop() {
 	s.WaitForShutdown()
 }
 
+// keepPort has the next start listen where this one does.
+func (s *natsServer) keepPort() { s.opts.Port = s.Addr().(*net.TCPAddr).Port }
+
 // restart keeps the address, so that clients find the server again.
 func (s *natsServer) restart(t testing.TB) {
 	t.Helper()
-	s.opts.Port = s.Addr().(*net.TCPAddr).Port
+	s.keepPort()
 	s.stop()
 	s.start(t)
 }
@@ -101,21 +106,15 @@ func background(t testing.TB, f func(context.Context) error) func() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f(ctx) }()
-	var once error
-	stopped := false
-	stop := func() error {
-		if stopped {
-			return once
-		}
-		stopped = true
+	stop := sync.OnceValue(func() error {
 		cancel()
 		select {
-		case once = <-done:
+		case err := <-done:
+			return err
 		case <-time.After(patience):
-			t.Error("does not stop")
+			return errors.New("does not stop")
 		}
-		return once
-	}
+	})
 	t.Cleanup(func() {
 		if err := stop(); err != nil {
 			t.Errorf("background: %v", err)

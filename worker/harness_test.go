@@ -3,13 +3,11 @@ package worker_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,149 +19,6 @@ import (
 
 // patience bounds every wait of these tests; none is expected to last.
 const patience = 30 * time.Second
-
-// record is the rules of the real record in memory. Postgres cannot be had
-// here: this package must not know it.
-type record struct {
-	mu      sync.Mutex
-	runs    map[string]fleet.Run
-	leases  map[string]time.Time
-	letters []fleet.DeadLetter
-	away    error // what every call answers while it is set
-	extends int
-	wrote   chan string // one word per change: begin, done, failed, given back, dead, rejected, fanned out
-}
-
-func newRecord() *record {
-	return &record{runs: map[string]fleet.Run{}, leases: map[string]time.Time{}, wrote: make(chan string, 10000)}
-}
-
-func (r *record) Begin(_ context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.away != nil {
-		r.wrote <- "begin refused"
-		return fleet.Begun{}, r.away
-	}
-	run, known := r.runs[t.ID]
-	if !known {
-		run = fleet.Run{Trigger: t}
-	}
-	switch {
-	case run.State == fleet.RunDone || run.State == fleet.RunDead:
-		r.wrote <- "finished"
-		return fleet.Begun{Disposition: fleet.DispositionFinished, Run: run}, nil
-	case run.State == fleet.RunRunning && time.Now().Before(r.leases[t.ID]):
-		r.wrote <- "elsewhere"
-		return fleet.Begun{Disposition: fleet.DispositionElsewhere, Run: run, RetryAfter: time.Until(r.leases[t.ID])}, nil
-	}
-	run.State = fleet.RunRunning
-	run.Attempt++
-	r.runs[t.ID], r.leases[t.ID] = run, time.Now().Add(lease)
-	r.wrote <- "begin"
-	return fleet.Begun{Disposition: fleet.DispositionStarted, Run: run}, nil
-}
-
-func (r *record) Extend(_ context.Context, id string, attempt int, lease time.Duration) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.away != nil {
-		return r.away
-	}
-	if r.runs[id].Attempt != attempt {
-		return fleet.ErrConflict
-	}
-	r.leases[id] = time.Now().Add(lease)
-	r.extends++
-	return nil
-}
-
-func (r *record) write(run fleet.Run, word string, more func()) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.away != nil {
-		return r.away
-	}
-	if r.runs[run.Trigger.ID].Attempt != run.Attempt {
-		return fmt.Errorf("run %s: %w", run.Trigger.ID, fleet.ErrConflict)
-	}
-	r.runs[run.Trigger.ID] = run
-	if more != nil {
-		more()
-	}
-	r.wrote <- word
-	return nil
-}
-
-func (r *record) Finish(_ context.Context, run fleet.Run) error {
-	return r.write(run, string(run.State), nil)
-}
-
-func (r *record) GiveBack(_ context.Context, run fleet.Run) error {
-	return r.write(run, "given back", func() {
-		run.Attempt--
-		r.runs[run.Trigger.ID] = run
-	})
-}
-
-func (r *record) Die(_ context.Context, run fleet.Run, letter fleet.DeadLetter) error {
-	return r.write(run, "dead", func() { r.letters = append(r.letters, letter) })
-}
-
-func (r *record) Reject(_ context.Context, letter fleet.DeadLetter) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.away != nil {
-		return r.away
-	}
-	r.letters = append(r.letters, letter)
-	r.wrote <- "rejected"
-	return nil
-}
-
-func (r *record) FanOut(_ context.Context, run fleet.Run, names []string) error {
-	return r.write(run, "fanned out", func() {
-		for _, name := range names {
-			child := fleet.Trigger{ID: uuid.NewString(), Job: run.Trigger.Job, Name: name, Source: run.Trigger.Source, Parent: run.Trigger.ID}
-			r.runs[child.ID] = fleet.Run{Trigger: child, State: fleet.RunQueued}
-		}
-	})
-}
-
-func (r *record) run(id string) fleet.Run {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.runs[id]
-}
-
-// the is the only run there is.
-func (r *record) the(t *testing.T) fleet.Run {
-	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.runs) != 1 {
-		t.Fatalf("%d runs, want 1: %v", len(r.runs), r.runs)
-	}
-	for _, run := range r.runs {
-		return run
-	}
-	panic("unreachable")
-}
-
-func (r *record) change(f func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f()
-}
-
-func (r *record) expect(t *testing.T, words ...string) {
-	t.Helper()
-	for _, want := range words {
-		if got := receive(t, r.wrote); got != want {
-			t.Fatalf("the record says %q, want %q", got, want)
-		}
-	}
-}
 
 // handler is a job made of a function.
 type handler func(context.Context, fleet.Trigger) (fleet.Counts, error)
@@ -277,8 +132,8 @@ func (h *harness) outcome(t *testing.T) worker.Outcome {
 	return receive(t, h.outcomes)
 }
 
-// settled waits until the consumer has nothing left to deliver or hear of.
-func (h *harness) settled(t *testing.T, durable string) {
+// consumer waits until what the server tells of the consumer is as wanted.
+func (h *harness) consumer(t *testing.T, durable string, satisfies func(*jetstream.ConsumerInfo) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -290,10 +145,16 @@ func (h *harness) settled(t *testing.T, durable string) {
 		if err != nil {
 			t.Fatalf("consumer %s: %v", durable, err)
 		}
-		if info := consumer.CachedInfo(); info.NumPending == 0 && info.NumAckPending == 0 {
+		if satisfies(consumer.CachedInfo()) {
 			return
 		}
 	}
+}
+
+// settled waits until the consumer has nothing left to deliver or hear of.
+func (h *harness) settled(t *testing.T, durable string) {
+	t.Helper()
+	h.consumer(t, durable, func(info *jetstream.ConsumerInfo) bool { return info.NumPending == 0 && info.NumAckPending == 0 })
 }
 
 func receive[T any](t *testing.T, from <-chan T) T {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/worker"
 )
@@ -39,14 +41,18 @@ func TestAStopLetsWhatRunsFinish(t *testing.T) {
 		stop()
 		close(stopped)
 	}()
+	// Nobody asks for messages any more: the intake has stopped.
+	h.consumer(t, "muster-sync", func(info *jetstream.ConsumerInfo) bool { return info.NumWaiting == 0 })
+	h.publish(t, "muster.v1.trigger.sync.octo", "")
 	select {
 	case <-stopped:
 		t.Error("stopped before the job was done")
-	case end <- nil:
+	default:
 	}
+	end <- nil
 	receive(t, stopped)
 	h.record.expect(t, "begin", "done")
-	h.settled(t, "muster-sync")
+	h.consumer(t, "muster-sync", func(info *jetstream.ConsumerInfo) bool { return info.NumPending == 1 && info.NumAckPending == 0 })
 }
 
 func TestAStopInterruptsWhatTakesTooLongWithoutSpendingAnAttempt(t *testing.T) {
@@ -78,14 +84,12 @@ func TestARunIsKeptWhileItLastsAndCancelledWhenItIsTakenOver(t *testing.T) {
 	t.Parallel()
 	job, began, _ := blocking()
 	h := start(t, job)
-	h.engine.Lease = 300 * time.Millisecond
+	h.engine.Lease = 3 * time.Second
 	h.run(t)
 	h.publish(t, syncAcme, "")
 	receive(t, began)
 	id := h.record.the(t).Trigger.ID
-	for extended := 0; extended < 3; {
-		h.record.change(func() { extended = h.record.extends })
-	}
+	receive(t, h.record.extended)
 	h.record.change(func() {
 		run := h.record.runs[id]
 		run.Attempt++
@@ -104,7 +108,7 @@ func TestALeaseThatCannotBeRenewedEndsTheRun(t *testing.T) {
 	t.Parallel()
 	job, began, end := blocking()
 	h := start(t, job)
-	h.engine.Lease = 100 * time.Millisecond
+	h.engine.Lease = 3 * time.Second
 	h.run(t)
 	h.publish(t, syncAcme, "")
 	receive(t, began)
@@ -115,8 +119,7 @@ func TestALeaseThatCannotBeRenewedEndsTheRun(t *testing.T) {
 	h.record.change(func() { h.record.away = nil })
 	receive(t, began)
 	end <- nil
-	for receive(t, h.record.wrote) != "done" { // after some refusals
-	}
+	h.record.until(t, "done")
 	if run := h.record.the(t); run.Attempt != 2 {
 		t.Errorf("run %+v", run)
 	}
@@ -144,15 +147,7 @@ func TestWhileTheRecordIsAwayTriggersWaitAndSpendNothing(t *testing.T) {
 	h.publish(t, syncAcme, "")
 	h.record.expect(t, "begin refused", "begin refused", "begin refused")
 	h.record.change(func() { h.record.away = nil })
-	for {
-		word := receive(t, h.record.wrote)
-		if word == "begin" {
-			break
-		}
-		if word != "begin refused" {
-			t.Fatalf("the record says %q", word)
-		}
-	}
+	h.record.until(t, "begin")
 	h.record.expect(t, "done")
 	if run := h.record.the(t); run.Attempt != 1 {
 		t.Errorf("run %+v", run)
@@ -179,8 +174,7 @@ func TestAResultThatCannotBeRecordedIsWorkedForAgain(t *testing.T) {
 		t.Errorf("outcome %+v", o)
 	}
 	h.record.change(func() { h.record.away = nil })
-	for receive(t, h.record.wrote) != "done" {
-	}
+	h.record.until(t, "done")
 	if len(calls) != 2 {
 		t.Errorf("%d attempts", len(calls))
 	}

@@ -1,0 +1,105 @@
+package queue_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/queue"
+)
+
+func admin(t *testing.T, s *natsServer) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(client(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func streamConfig(t *testing.T, js jetstream.JetStream, name string) jetstream.StreamConfig {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatalf("stream %s: %v", name, err)
+	}
+	return stream.CachedInfo().Config
+}
+
+type streamShape struct {
+	Subjects               []string
+	MaxAge, Duplicates     time.Duration
+	Retention              jetstream.RetentionPolicy
+	Storage                jetstream.StorageType
+	DenyDelete, DenyPurge  bool
+	Replicas, MaxConsumers int
+}
+
+func shape(c jetstream.StreamConfig) streamShape {
+	return streamShape{c.Subjects, c.MaxAge, c.Duplicates, c.Retention, c.Storage, c.DenyDelete, c.DenyPurge, c.Replicas, c.MaxConsumers}
+}
+
+func TestEnsureStreamsMakesThemOnceForAllReplicas(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	var g errgroup.Group
+	for range 4 {
+		c := connect(t, s)
+		g.Go(func() error { return c.EnsureStreams(t.Context()) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatalf("EnsureStreams: %v", err)
+	}
+	js := admin(t, s)
+	want := map[string]streamShape{
+		"MUSTER_TRIGGER": {[]string{"muster.v1.trigger.>"}, 24 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, true, true, 1, -1},
+		"MUSTER_EVENT":   {[]string{"muster.v1.event.>"}, 72 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, false, false, 1, -1},
+	}
+	for name, want := range want {
+		if diff := cmp.Diff(want, shape(streamConfig(t, js, name))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestEnsureStreamsMendsWhatItNeedsAndLeavesTheRest(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := admin(t, s)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "MUSTER_EVENT", Subjects: []string{"muster.v1.event.old"}, MaxAge: time.Hour, MaxMsgs: 12345, Duplicates: time.Minute,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, s)
+	if err := c.EnsureStreams(t.Context()); err != nil {
+		t.Fatalf("EnsureStreams: %v", err)
+	}
+	got := streamConfig(t, js, "MUSTER_EVENT")
+	if got.MaxMsgs != 12345 || got.MaxAge != 72*time.Hour || got.Subjects[0] != "muster.v1.event.>" || got.Duplicates != 10*time.Minute {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAStreamThatWouldKeepTokensIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, subject := range []string{"muster.v1.token.>", "muster.v1.token.build-01.issue", "muster.v1.>", "_INBOX_host.>", "_INBOX_host.build-01.*", "_INBOX.>", "_INBOX.x"} {
+		s := startNATS(t, nil)
+		if _, err := admin(t, s).CreateStream(t.Context(), jetstream.StreamConfig{Name: "CURIOUS", Subjects: []string{subject}, NoAck: true}); err != nil {
+			t.Fatal(err)
+		}
+		c := connect(t, s)
+		err := c.EnsureStreams(t.Context())
+		if !errors.Is(err, queue.ErrUnsafe) || !strings.Contains(err.Error(), "stream CURIOUS captures") {
+			t.Errorf("a stream on %s: EnsureStreams() = %v", subject, err)
+		}
+		if err := c.Ready(); !errors.Is(err, queue.ErrUnsafe) {
+			t.Errorf("a stream on %s: Ready() = %v", subject, err)
+		}
+	}
+}
