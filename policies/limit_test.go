@@ -34,6 +34,8 @@ func TestMaxHaltsEverybody(t *testing.T) {
 			"1 runner is due, 0 allowed in 1h (count 5, 100% of 0 = 0, 0 acted so far): 100% of 0 is less than one runner, so the policy can act on nobody here"},
 		{"the allowance covers it", 37, "count: 25, percent: 10", 410, 0, 12, ""},
 		{"the allowance falls short", 37, "count: 25, percent: 10", 410, 5, 12, "37 runners are due, 32 allowed in 1h (count 25, 10% of 410 = 41, 5 acted so far, 12 by allowance)"},
+		{"an overdrawn window leaves the allowance whole", 3, "count: 5, percent: 100", 410, 9, 3, ""},
+		{"and no more than it", 4, "count: 5, percent: 100", 410, 9, 3, "4 runners are due, 3 allowed in 1h (count 5, 100% of 410 = 410, 9 acted so far, 3 by allowance)"},
 	}
 	for _, tt := range tests {
 		p := load(t, strings.Replace(document(longOffline), "count: 5, percent: 10}", tt.max+"}, rate: 1000/m", 1))

@@ -140,7 +140,7 @@ func TestDeletionsKeepTheRules(t *testing.T) {
 			t.Fatalf("one offline for %v waits while one for %v does not", longestWait, shortestAct)
 		}
 		if p != operator {
-			allowed := min(5, in.Target.Population/10) - in.Acted + in.State.Allowance
+			allowed := max(min(5, in.Target.Population/10)-in.Acted, 0) + in.State.Allowance
 			if acts > max(allowed, 0) {
 				t.Fatalf("%d acts, %d allowed", acts, allowed)
 			}
