@@ -158,6 +158,15 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.demoCommand(),
 		a.serveCommand(),
+		a.migrateCommand(),
+		a.triggerCommand(),
+		a.runnersCommand(),
+		a.downloadsCommand(),
+		a.policyCommand(),
+		a.tokenCommand(),
+		a.auditCommand(),
+		a.deadLettersCommand(),
+		a.simulateCommand(),
 		a.versionCommand(),
 	}
 }

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+type downloadRow struct {
+	OS           string  `json:"os"`
+	Architecture string  `json:"architecture"`
+	Filename     string  `json:"filename"`
+	URL          string  `json:"download_url"`
+	SHA256       *string `json:"sha256_checksum"`
+}
+
+func (a *app) downloadsCommand() *cobra.Command {
+	var target, system, arch string
+	cmd := &cobra.Command{
+		Use:   "downloads --target T",
+		Short: "List the runner applications that a target's server offers",
+		Args:  cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.Flags().StringVar(&target, "target", "", "the `target` to ask")
+	cmd.Flags().StringVar(&system, "os", "", "for this `system`: linux, osx, win")
+	cmd.Flags().StringVar(&arch, "arch", "", "for this `architecture`: x64, arm64, arm")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if target == "" {
+			return usage("downloads wants --target: the server differs between targets")
+		}
+		found, err := a.downloads(cmd.Context(), target)
+		if err != nil {
+			return err
+		}
+		var rows []downloadRow
+		for _, d := range found {
+			if (system == "" || strings.EqualFold(d.OS, system)) && (arch == "" || strings.EqualFold(d.Architecture, arch)) {
+				rows = append(rows, downloadRow{d.OS, d.Architecture, d.Filename, d.URL, orNull(d.SHA256)})
+			}
+		}
+		return show(a, *output, rows, "no downloads", []string{"OS", "ARCH", "URL", "SHA256"}, func(r downloadRow) []string {
+			return []string{r.OS, r.Architecture, r.URL, deref(r.SHA256)}
+		})
+	}
+	return cmd
+}
+
+func (a *app) downloads(ctx context.Context, target string) ([]fleet.Download, error) {
+	c, err := a.loadAll()
+	if err != nil {
+		return nil, err
+	}
+	t, ok := c.target(target)
+	if !ok {
+		return nil, usage("--target: %s", c.unknownTarget(target))
+	}
+	w, err := wire(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	found, err := w.downloads[target].Downloads(ctx, t.Scope)
+	if err != nil {
+		return nil, fmt.Errorf("ask target %s for its downloads: %w", target, err)
+	}
+	return found, nil
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+)
+
+// format is how a reading command writes its result: table or json.
+type format string
+
+const (
+	formatTable format = "table"
+	formatJSON  format = "json"
+)
+
+func (f *format) String() string { return string(*f) }
+func (f *format) Type() string   { return "table|json" }
+
+func (f *format) Set(s string) error {
+	if s != string(formatTable) && s != string(formatJSON) {
+		return fmt.Errorf("want table or json")
+	}
+	*f = format(s)
+	return nil
+}
+
+// outputFlag adds -o to a command.
+func outputFlag(cmd *cobra.Command) *format {
+	f := formatTable
+	cmd.Flags().VarP(&f, "output", "o", "table, or json: one document with times in RFC 3339")
+	return &f
+}
+
+// show writes what was found: as one JSON array, or as a table with a row for
+// each item. Nothing found is no fault: none says so on stderr.
+func show[T any](a *app, f format, items []T, none string, head []string, row func(T) []string) error {
+	if f == formatJSON {
+		if items == nil {
+			items = []T{} // [] and not null
+		}
+		return writeJSON(a.stdout, items)
+	}
+	if len(items) == 0 {
+		a.say("%s", none)
+		return nil
+	}
+	rows := make([][]string, len(items))
+	for i, item := range items {
+		rows[i] = row(item)
+	}
+	return writeTable(a.stdout, head, rows)
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// writeTable aligns columns with two spaces between them. An empty cell shows
+// as -, so that every row has the same number of words as far as cells have no
+// spaces.
+func writeTable(w io.Writer, head []string, rows [][]string) error {
+	var text strings.Builder
+	tw := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	for _, cells := range append([][]string{head}, rows...) {
+		shown := make([]string, len(cells))
+		for i, cell := range cells {
+			shown[i] = printable(cell)
+		}
+		_, _ = fmt.Fprintln(tw, strings.Join(shown, "\t")) // a strings.Builder takes everything
+	}
+	_ = tw.Flush()
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printable makes a text one line that cannot steer a terminal: names and
+// reasons come from elsewhere.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	if s = strings.TrimSpace(s); s == "" {
+		return "-"
+	}
+	return s
+}
+
+// moment is a time in a table; empty where it is zero.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// span is a duration in a table, in its two largest units.
+func span(d time.Duration) string {
+	if d < time.Second {
+		return ""
+	}
+	units := []struct {
+		name string
+		size time.Duration
+	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
+	for i, u := range units {
+		n := d / u.size
+		if n == 0 {
+			continue
+		}
+		text := fmt.Sprintf("%d%s", n, u.name)
+		if i+1 < len(units) {
+			if rest := (d % u.size) / units[i+1].size; rest > 0 {
+				text += fmt.Sprintf("%d%s", rest, units[i+1].name)
+			}
+		}
+		return text
+	}
+	return ""
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// orNull writes a zero value as null in JSON.
+func orNull[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}

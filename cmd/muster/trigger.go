@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+const (
+	// followEvery is how often --wait looks at the record.
+	followEvery = 200 * time.Millisecond
+	// silence is how long --wait waits before it wonders aloud whether
+	// anybody is there to begin.
+	silence = 10 * time.Second
+)
+
+func (a *app) triggerCommand() *cobra.Command {
+	var wait bool
+	var jobs []string
+	for _, job := range fleet.Jobs {
+		jobs = append(jobs, string(job))
+	}
+	cmd := &cobra.Command{
+		Use:   "trigger " + strings.Join(jobs, "|") + " [NAME|all]",
+		Short: "Make a job run now",
+		Long: `Make a job run now: publish its trigger and print the trigger's id. NAME is a
+target; without one, or with all, the job runs for every target. With --wait
+the outcome follows, one line for each run, and the exit status is 1 where one
+failed for good.`,
+		Args: cobra.RangeArgs(1, 2),
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "follow it to its outcome")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		job, name := fleet.Job(args[0]), fleet.All
+		if len(args) == 2 {
+			name = args[1]
+		}
+		switch {
+		case job == "scale":
+			return usage("trigger scale is not there yet")
+		case !slices.Contains(fleet.Jobs, job):
+			return usage("trigger: job %q is unknown, want %s", job, strings.Join(jobs, ", "))
+		case !job.Named() && name != fleet.All:
+			return usage("trigger %s is for all of muster and takes no name", job)
+		}
+		return a.trigger(cmd.Context(), job, name, wait)
+	}
+	return cmd
+}
+
+func (a *app) trigger(ctx context.Context, job fleet.Job, name string, wait bool) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	// Without any target here the service's configuration is elsewhere, and
+	// knows.
+	if _, ok := c.target(name); !ok && name != fleet.All && (len(c.targets) > 0 || !fleet.ValidName(name)) {
+		return usage("trigger %s: %s", job, c.unknownTarget(name))
+	}
+	var store *db.DB
+	if wait {
+		if store, err = openDB(ctx, c); err != nil {
+			return err
+		}
+		defer store.Close()
+	}
+	conn, err := connectNATS(ctx, c, "")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	limited, cancel := context.WithTimeout(ctx, reachLimit)
+	defer cancel()
+	// For triggers of the command line the reason is who sent it.
+	id, err := conn.PublishTrigger(limited, job, name, operator().Name)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(a.stdout, id); err != nil || !wait {
+		return err
+	}
+	return a.follow(ctx, store, id)
+}
+
+// follow waits for a run and, where it was split up, for its parts, and prints
+// how each came out.
+func (a *app) follow(ctx context.Context, store *db.DB, id string) error {
+	whole, err := a.await(ctx, store, id)
+	if err != nil {
+		return err
+	}
+	ended := []fleet.Run{whole}
+	if whole.Trigger.Name == fleet.All && whole.Trigger.Job.Named() && whole.State == fleet.RunDone {
+		parts, err := store.Parts(ctx, id)
+		if err != nil {
+			return err
+		}
+		ended = nil
+		for _, part := range parts {
+			run, err := a.await(ctx, store, part.Trigger.ID)
+			if err != nil {
+				return err
+			}
+			ended = append(ended, run)
+		}
+	}
+	dead := 0
+	for _, run := range ended {
+		if _, err := fmt.Fprintln(a.stdout, outcome(run)); err != nil {
+			return err
+		}
+		if run.State == fleet.RunDead {
+			dead++
+		}
+	}
+	if dead > 0 {
+		return exit(exitFailed, "%d of %d failed for good: muster dead-letters list shows why", dead, len(ended))
+	}
+	return nil
+}
+
+// await looks at a run until it has ended.
+func (a *app) await(ctx context.Context, store *db.DB, id string) (fleet.Run, error) {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	wonder := time.NewTimer(silence)
+	defer wonder.Stop()
+	said := 0 // the attempt whose failure was told
+	for {
+		run, err := store.Run(ctx, id)
+		switch {
+		case errors.Is(err, fleet.ErrNotFound):
+			if err := rejected(ctx, store, id); err != nil {
+				return run, err
+			}
+		case err != nil:
+			return run, err
+		case run.State == fleet.RunDone || run.State == fleet.RunDead:
+			return run, nil
+		case run.State == fleet.RunFailed && run.Attempt > said:
+			said = run.Attempt
+			a.say("%s %s: attempt %d failed, trying again: %s", run.Trigger.Job, run.Trigger.Name, run.Attempt, printable(run.Error))
+		}
+		select {
+		case <-ctx.Done():
+			return run, fmt.Errorf("stopped waiting for trigger %s, which goes on: %w", id, ctx.Err())
+		case <-wonder.C:
+			if run.StartedAt.IsZero() {
+				a.say("nobody has begun trigger %s yet: is muster serve running?", id)
+			}
+		case <-tick.C:
+		}
+	}
+}
+
+// rejected is why a message never became a trigger; nil where it was not, or
+// not yet.
+func rejected(ctx context.Context, store *db.DB, id string) error {
+	letters, err := store.DeadLetters(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range letters {
+		if l.ID == id {
+			return exit(exitFailed, "muster serve refused the trigger: %s", printable(l.Error))
+		}
+	}
+	return nil
+}
+
+// outcome is one line about a run that has ended.
+func outcome(run fleet.Run) string {
+	line := fmt.Sprintf("%s %s %s in %s", run.Trigger.Job, run.Trigger.Name, run.State, run.FinishedAt.Sub(run.StartedAt).Round(time.Millisecond))
+	if run.Attempt > 1 {
+		line += fmt.Sprintf(", attempt %d", run.Attempt)
+	}
+	keys := make([]string, 0, len(run.Counts))
+	for key := range run.Counts {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		line += fmt.Sprintf(" %s=%d", key, run.Counts[key])
+	}
+	if run.Error != "" {
+		line += ": " + printable(run.Error)
+	}
+	return line
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+func TestBadUsage(t *testing.T) {
+	t.Parallel()
+	dir := inDir(t, map[string]string{
+		"muster.yaml": "targets: [{name: acme, scope: org/acme, auth: {token_env: TOKEN}}]\n",
+		"bad.yaml":    "targets: {}\nlisten: here\n",
+	})
+	env := map[string]string{"HOME": dir, "TOKEN": "x", "MUSTER_CONFIG": filepath.Join(dir, "muster.yaml")}
+	bad := filepath.Join(dir, "bad.yaml")
+	for _, tt := range []struct{ args, want string }{
+		{"nope", `muster: unknown command "nope" for "muster"`},
+		{"runners --nope", `muster: unknown flag: --nope`},
+		{"runners extra", `muster: unknown command "extra" for "muster runners"`},
+		{"runners -o yaml", `muster: invalid argument "yaml" for "-o, --output" flag: want table or json`},
+		{"runners --status idle", `muster: --status "idle" is unknown, want online or offline`},
+		{"runners --offline-for 7", `muster: --offline-for: duration "7": want a number with a unit, such as 90s, 15m, 36h, 7d or 2w`},
+		{"runners --config " + bad, bad + ":1:10: targets: want a list, got keys with values\n" +
+			bad + `:2:9: listen: "here" is not HOST:PORT, such as 127.0.0.1:8425`},
+		{"runners --config /nowhere.yaml", "/nowhere.yaml: read the configuration: no such file or directory"},
+		{"downloads", "muster: downloads wants --target: the server differs between targets"},
+		{"downloads --target octo", `muster: --target: target "octo" is unknown, there is acme`},
+		{"audit --since -1h", `muster: --since: duration "-1h": want a number with a unit, such as 90s, 15m, 36h, 7d or 2w`},
+		{"audit --code XX1", `muster: --code "XX1" is no code of an audit event, such as RN101I`},
+		{"migrate", "muster: muster migrate wants one of its subcommands: see muster migrate --help"},
+		{"migrate sideways", `muster: unknown command "sideways" for "muster migrate"`},
+		{"trigger", "muster: accepts between 1 and 2 arg(s), received 0"},
+		{"trigger scale", "muster: trigger scale is not there yet"},
+		{"trigger clean", `muster: trigger: job "clean" is unknown, want sync, enforce, housekeep`},
+		{"trigger sync octo", `muster: trigger sync: target "octo" is unknown, there is acme`},
+		{"trigger housekeep acme", "muster: trigger housekeep is for all of muster and takes no name"},
+		{"token", `muster: --host "" cannot be the name of a host: want lower-case letters, digits and -, at most 63, beginning with a letter or digit`},
+		{"token --host a --target acme --kind all", `muster: --kind "all" is unknown, want registration, removal or jit`},
+		{"token --host a --target acme --kind removal --labels x", `muster: --runner-name and --labels are for --kind jit: config.sh sets them for other runners`},
+		{"token --host a --target acme --kind removal --exec ./remove.sh", `muster: --exec: no {token} among the words: the command would not get the token`},
+		{"policy check", "muster: requires at least 1 arg(s), only received 0"},
+		{"dead-letters retry", "muster: accepts 1 arg(s), received 0"},
+		{"simulate github --runners -1", "muster: --runners -1 is out of bounds, want 0 to 1000000"},
+	} {
+		r := muster(t, env, strings.Fields(tt.args)...)
+		if r.code != exitUsage || r.stdout != "" || r.stderr != tt.want+"\n" {
+			t.Errorf("muster %s: exit %d, stdout %q\n got %q\nwant %q", tt.args, r.code, r.stdout, r.stderr, tt.want)
+		}
+	}
+}
+
+// Commands say in one line that there is nobody to talk to, and end with 4.
+func TestNobodyThere(t *testing.T) {
+	t.Parallel()
+	closed := func() string { // an address that nobody listens on
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
+	}
+	none := inDir(t, map[string]string{"muster.yaml": "data_dir: data\n"})
+	stale := inDir(t, map[string]string{
+		"muster.yaml": "data_dir: .\n",
+		connectFile:   "MUSTER_DATABASE_URL=postgres://m:hunter2@" + closed() + "/m?sslmode=disable\nMUSTER_NATS_URL=nats://m:hunter2@" + closed() + "\n",
+	})
+	github := inDir(t, map[string]string{
+		"muster.yaml": "targets: [{name: acme, scope: org/acme, api_url: \"http://" + closed() + "/api/v3\", auth: {token_env: TOKEN}}]\n",
+	})
+	const start = "start muster serve, or set "
+	for _, tt := range []struct{ name, dir, args, want string }{
+		{"no Postgres anywhere", none, "runners", start + "database_url or MUSTER_DATABASE_URL"},
+		{"no Postgres for the trail", none, "audit", start + "database_url or MUSTER_DATABASE_URL"},
+		{"no Postgres for migrations", none, "migrate up", start + "database_url or MUSTER_DATABASE_URL"},
+		{"no NATS anywhere", none, "trigger sync", start + "nats.url or MUSTER_NATS_URL"},
+		{"no NATS for a token", none, "token --target acme --host h --kind removal", start + "nats.url or MUSTER_NATS_URL"},
+		{"a Postgres that is gone", stale, "runners", "is it running, and is its address (database_url or MUSTER_DATABASE_URL) right?"},
+		{"a Postgres that is gone, for migrations", stale, "migrate up", "reach Postgres"},
+		{"a Postgres that is gone, for their state", stale, "migrate status", "is it running"},
+		{"a NATS that is gone", stale, "trigger sync", "not connected"},
+		{"a NATS that is gone, for a token", stale, "token --target acme --host h --kind removal", "not connected"},
+		{"a GitHub that is gone", github, "downloads --target acme", "ask target acme for its downloads"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			env := map[string]string{"HOME": tt.dir, "TOKEN": "x", "MUSTER_CONFIG": filepath.Join(tt.dir, "muster.yaml")}
+			r := muster(t, env, strings.Fields(tt.args)...)
+			if r.code != exitUnreachable || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || r.stdout != "" {
+				t.Errorf("muster %s = %+v, want exit 4 and one line with %q", tt.args, r, tt.want)
+			}
+			if strings.Contains(r.stderr, "hunter2") {
+				t.Errorf("a password shows in %q", r.stderr)
+			}
+		})
+	}
+}
+
+func TestPolicyCheckWantsNothingElse(t *testing.T) {
+	t.Parallel()
+	dir := inDir(t, map[string]string{
+		"good.yaml": goodPolicy, "again.yaml": goodPolicy,
+		"bad.yaml": strings.Replace(goodPolicy, "enforce\n", "approve\n", 1),
+	})
+	good, again, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "again.yaml"), filepath.Join(dir, "bad.yaml")
+	rows := decode[[]policyRow](t, muster(t, nil, "policy", "check", good, "-o", "json"))
+	if len(rows) != 1 || len(rows[0].SHA256) != 64 {
+		t.Fatalf("policy check = %+v", rows)
+	}
+	want := policyRow{good, "reap", fleet.EnforcementEnforce, fleet.ActionDeleteRunner, []string{"acme"}, rows[0].SHA256}
+	if diff := cmp.Diff(want, rows[0]); diff != "" {
+		t.Errorf("policy check (-want +got):\n%s", diff)
+	}
+
+	r := muster(t, nil, "policy", "check", good, bad, again, filepath.Join(dir, "gone.yaml"))
+	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+	if r.code != exitUsage || r.stdout != "" || len(lines) != 3 {
+		t.Fatalf("policy check = %+v, want exit 2 and three lines", r)
+	}
+	for i, want := range []string{bad + ":6:16: ", again + ": policy reap stands in " + good + " too", filepath.Join(dir, "gone.yaml") + ": read the policies: no such file"} {
+		if !strings.HasPrefix(lines[i], want) {
+			t.Errorf("line %d = %q, want it to begin with %q", i+1, lines[i], want)
+		}
+	}
+}
+
+func TestCommandsWithoutAnySetup(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ args, want string }{
+		{"version", "muster "},
+		{"completion bash", "# bash completion"},
+		{"help", "Exit status: 0 done"},
+		{"", "Exit status: 0 done"},
+		{"token --help", "--exec './config.sh --unattended --url {url} --token {token}'"},
+	} {
+		r := muster(t, nil, strings.Fields(tt.args)...)
+		if r.code != exitDone || !strings.Contains(r.stdout, tt.want) || r.stderr != "" {
+			t.Errorf("muster %s = %+v, want %q on stdout", tt.args, r, tt.want)
+		}
+	}
+}
+
+// firstWrite hands over the first write.
+type firstWrite struct{ text chan string }
+
+func (w firstWrite) Write(p []byte) (int, error) {
+	select {
+	case w.text <- string(p):
+	default:
+	}
+	return len(p), nil
+}
+
+func TestSimulateGitHubUntilStopped(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	out := firstWrite{make(chan string, 1)}
+	var stderr bytes.Buffer
+	ended := make(chan int, 1)
+	go func() {
+		args := []string{"simulate", "github", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--runners", "7"}
+		ended <- run(ctx, args, variables(nil), strings.NewReader(""), out, &stderr)
+	}()
+	fields := strings.Fields(<-out.text)
+	if len(fields) != 4 || fields[0] != "api_url" || fields[2] != "control" {
+		t.Fatalf("printed %q, want api_url and control with their addresses", fields)
+	}
+	total := 0
+	for _, scope := range simulated {
+		total += strings.Count(fetch(t, fields[3]+"/runners?scope="+scope.String()), `"name"`)
+	}
+	if total != 7 {
+		t.Errorf("the simulator has %d runners, want 7", total)
+	}
+	stop()
+	if code := <-ended; code != exitDone {
+		t.Errorf("exit %d: %s", code, &stderr)
+	}
+}
+
+func fetch(t *testing.T, url string) string {
+	t.Helper()
+	answer, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s = %d, %v: %s", url, answer.StatusCode, err, text)
+	}
+	return string(text)
+}
+
+func TestTables(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	err := writeTable(&out, []string{"NAME", "STATUS", "NOTE"}, [][]string{
+		{"a-long-name", "", "x\ty\nz"},
+		{"b", "on\x1b[31mline", ""},
+		{"c\u202e", "ok", "\xff"},
+	})
+	want := "NAME         STATUS       NOTE\n" +
+		"a-long-name  -            x y z\n" +
+		"b            on [31mline  -\n" +
+		"c            ok           \uFFFD\n"
+	if diff := cmp.Diff(want, out.String()); err != nil || diff != "" {
+		t.Errorf("writeTable = %v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestSpans(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "", 999 * time.Millisecond: "", 59 * time.Second: "59s", time.Minute: "1m", 61 * time.Second: "1m1s",
+		25*time.Hour + 59*time.Minute: "1d1h", 24*time.Hour + 59*time.Minute: "1d", 90 * 24 * time.Hour: "90d",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("span(%s) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestExitCodesOfErrors(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{nil, exitDone},
+		{os.ErrPermission, exitFailed},
+		{fleet.ErrUnavailable, exitUnreachable},
+		{configError{fleet.ErrUnavailable}, exitUsage},
+		{exit(exitRefused, "halted: %w", fleet.ErrUnavailable), exitRefused},
+	} {
+		if got := exitCode(tt.err); got != tt.want {
+			t.Errorf("exitCode(%v) = %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
