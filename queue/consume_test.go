@@ -167,6 +167,9 @@ func TestALongHandlerKeepsItsMessage(t *testing.T) {
 		if err != nil {
 			t.Fatalf("the consumer says nothing: %v", err)
 		}
+		if string(m.Data) == "+ACK" && m.Reply == "" {
+			t.Error("the acknowledgement asks for no confirmation")
+		}
 		return string(m.Data)
 	}
 	consumer := syncConsumer
