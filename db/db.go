@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"time"
@@ -79,7 +80,8 @@ func (db *DB) becomeApp(ctx context.Context, conn *pgx.Conn) error {
 	err := conn.QueryRow(ctx, `
 		SELECT CASE
 			WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
-				AND pg_has_role(current_user, $1, 'MEMBER')
+				AND pg_has_role(current_user, $1,
+					CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)
 				AND EXISTS ( -- else there is nothing yet that the role has rights on
 					SELECT FROM pg_class c
 					JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -179,17 +181,34 @@ func translate(err error) error {
 		// Its text names user, host and database, never the password.
 		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
 	case errors.As(err, &pg):
-		switch pg.Code[:2] {
-		case "08", "53", "57": // connection, resources, operator intervention
+		if away(pg.Code) {
 			return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
 		}
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.As(err, &network), pgconn.SafeToRetry(err), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &network), pgconn.SafeToRetry(err), errors.Is(err, net.ErrClosed),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
 	}
 	return err
+}
+
+// away reports whether an error code is the server's trouble and not the
+// statement's, so that time alone may mend it.
+func away(code string) bool {
+	switch code {
+	case "25006", // the connection leads to a standby, as during a fail-over
+		"25P03": // the server took an idle transaction for abandoned
+		return true
+	case "57014": // the statement was canceled, which a repetition may be too
+		return false
+	}
+	switch code[:min(2, len(code))] {
+	case "08", "53", "57", "58": // connection, resources, operator intervention, system
+		return true
+	}
+	return false
 }
 
 // querier is what DB and Tx read with.

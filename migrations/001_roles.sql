@@ -5,6 +5,9 @@
 DO $$
 DECLARE
 	wanted text;
+	-- From PostgreSQL 16 on, who makes a role is a member of it that may not
+	-- become it.
+	become text := CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
 	FOREACH wanted IN ARRAY ARRAY['muster_app', 'muster_auditor', 'muster_audit_owner'] LOOP
 		BEGIN
@@ -19,7 +22,7 @@ BEGIN
 		BEGIN
 			IF wanted <> 'muster_auditor'
 				AND EXISTS (SELECT FROM pg_roles WHERE rolname = wanted)
-				AND NOT pg_has_role(current_user, wanted, 'MEMBER') THEN
+				AND NOT pg_has_role(current_user, wanted, become) THEN
 				EXECUTE format('GRANT %I TO %I', wanted, current_user);
 			END IF;
 		EXCEPTION

@@ -23,12 +23,14 @@ CREATE TABLE audit.event (
 	trigger_id  text   GENERATED ALWAYS AS ((payload::jsonb)->>'trigger_id') STORED,
 	reason      text   GENERATED ALWAYS AS ((payload::jsonb)->>'reason') STORED,
 	CHECK (leaf_hash = sha256('\x00'::bytea || convert_to(payload, 'UTF8'))),
-	CHECK ((payload::jsonb)->>'event_id' = event_id::text),
-	CHECK ((payload::jsonb)->>'code' ~ '^[A-Z]{2}[0-9]{3}[IWE]$'),
-	CHECK ((payload::jsonb)->>'outcome' IN
-		('intended', 'done', 'gone', 'spared', 'failed', 'denied', 'unknown', 'noted')),
-	CHECK ((payload::jsonb)->'actor'->>'type' IN
-		('cron', 'nats', 'cli', 'host', 'policy', 'system'))
+	-- IS TRUE: what is absent would pass as unknown.
+	CHECK (((payload::jsonb)->>'event_id' = event_id::text) IS TRUE),
+	CHECK ((((payload::jsonb)->>'time')::timestamptz = occurred_at) IS TRUE),
+	CHECK (((payload::jsonb)->>'code' ~ '^[A-Z]{2}[0-9]{3}[IWE]$') IS TRUE),
+	CHECK (((payload::jsonb)->>'outcome' IN
+		('intended', 'done', 'gone', 'spared', 'failed', 'denied', 'unknown', 'noted')) IS TRUE),
+	CHECK (((payload::jsonb)->'actor'->>'type' IN
+		('cron', 'nats', 'cli', 'host', 'policy', 'system')) IS TRUE)
 );
 CREATE INDEX event_occurred_at ON audit.event (occurred_at);
 CREATE INDEX event_runner ON audit.event (target, runner_id, occurred_at) WHERE runner_id IS NOT NULL;

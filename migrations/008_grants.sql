@@ -1,6 +1,8 @@
 -- Who may do what, as far as the roles exist (001). The service may add to the
 -- audit trail and nothing else there; auditors read the views and nothing else.
 DO $$
+DECLARE
+	become text := CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
 	IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'muster_app') THEN
 		GRANT USAGE ON SCHEMA muster, audit, api TO muster_app;
@@ -19,7 +21,7 @@ BEGIN
 	-- The trail belongs to a role that nobody works as. The owner of the view
 	-- api.audit keeps the right to read it.
 	IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'muster_audit_owner')
-		AND pg_has_role(current_user, 'muster_audit_owner', 'MEMBER') THEN
+		AND pg_has_role(current_user, 'muster_audit_owner', become) THEN
 		EXECUTE format('GRANT SELECT ON audit.event TO %I', current_user);
 		GRANT CREATE, USAGE ON SCHEMA audit TO muster_audit_owner;
 		ALTER FUNCTION audit.refuse_change() OWNER TO muster_audit_owner;
