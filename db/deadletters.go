@@ -111,8 +111,11 @@ func (tx *Tx) Housekeep(ctx context.Context, before time.Time) (fleet.Counts, er
 			AND NOT EXISTS (SELECT FROM muster.action a WHERE a.decision_id = d.decision_id)`},
 		{"tokens", `DELETE FROM muster.token WHERE requested_at < $1 AND outcome <> 'requested'`},
 		{"history", `DELETE FROM muster.runner_history WHERE at < $1`},
-		{"last_decisions", `DELETE FROM muster.last_decision d USING muster.runner r
-			WHERE r.target = d.target AND r.runner_id = d.runner_id AND r.removed_at < $1`},
+		// Where the decision itself is gone the next one is news again.
+		{"last_decisions", `DELETE FROM muster.last_decision l
+			WHERE NOT EXISTS (SELECT FROM muster.decision d
+				WHERE d.policy = l.policy AND d.target = l.target AND d.runner_id = l.runner_id
+					AND (d.at >= $1 OR EXISTS (SELECT FROM muster.action a WHERE a.decision_id = d.decision_id)))`},
 		{"runners", `DELETE FROM muster.runner r WHERE removed_at < $1
 			AND NOT EXISTS (SELECT FROM muster.action a WHERE a.target = r.target AND a.runner_id = r.runner_id)`},
 	} {

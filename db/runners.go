@@ -22,7 +22,7 @@ const observedColumns = `
 	CASE WHEN r.busy AND r.missing_since IS NULL
 		THEN greatest(r.seen_at, t.last_complete_sync_at) ELSE r.last_busy_at END,
 	r.removed_at, coalesce(r.removal_cause, ''), r.missing_since,
-	coalesce(t.observed_us - r.offline_from_us, 0),
+	coalesce(CASE WHEN r.removed_at IS NULL THEN t.observed_us - r.offline_from_us END, 0),
 	coalesce(t.complete_syncs - r.offline_from_sync + 1, 0),
 	coalesce(extract(epoch FROM t.last_complete_sync_at - r.offline_from_at), 0)::double precision,
 	spared.at`

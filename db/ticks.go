@@ -44,7 +44,7 @@ func (t Ticks) Anchor(ctx context.Context, schedule, sha256 string) (time.Time, 
 // Fire records a tick and, for the one that was first, queues its trigger in
 // the same transaction. With skipIfRunning the tick is skipped where a run of
 // the same job and name is still going. It returns the tick as recorded by
-// this call, and whether this call was first.
+// this call, with Postgres's time of firing, and whether this call was first.
 func (t Ticks) Fire(ctx context.Context, tick fleet.Tick, trigger fleet.Trigger, skipIfRunning bool) (fleet.Tick, bool, error) {
 	won := false
 	recorded := tick
@@ -68,21 +68,21 @@ func (t Ticks) Fire(ctx context.Context, tick fleet.Tick, trigger fleet.Trigger,
 			}
 		}
 		var fired *time.Time
-		if state == fleet.TickFired {
-			fired = &tick.FiredAt
-		}
-		tag, err := tx.tx.Exec(ctx, `
+		err := translate(tx.tx.QueryRow(ctx, `
 			INSERT INTO muster.tick (schedule, tick_at, state, fired_at, trigger_id)
-			VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (schedule, tick_at) DO NOTHING`,
-			tick.Schedule, tick.At, string(state), fired, triggerID)
-		if err != nil || tag.RowsAffected() == 0 {
+			VALUES ($1, $2, $3, CASE WHEN $3 = 'fired' THEN clock_timestamp() END, $4)
+			ON CONFLICT (schedule, tick_at) DO NOTHING
+			RETURNING fired_at`,
+			tick.Schedule, tick.At, string(state), triggerID).Scan(&fired))
+		if isNotFound(err) {
+			return nil // recorded before
+		}
+		if err != nil {
 			return err
 		}
 		won = true
-		recorded.State = state
+		recorded.State, recorded.FiredAt, recorded.TriggerID = state, utc(fired), ""
 		if state != fleet.TickFired {
-			recorded.TriggerID, recorded.FiredAt = "", time.Time{}
 			return nil
 		}
 		recorded.TriggerID = trigger.ID
