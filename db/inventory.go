@@ -18,6 +18,7 @@ type KnownRunner struct {
 	Offline     bool
 	Counting    bool // its offline time is being counted
 	Missing     bool
+	Intended    bool // a deletion is under way, or was when its process ended
 	Removed     bool // since the walk began: what the walk shows of it is old
 }
 
@@ -58,11 +59,13 @@ type HistoryRow struct {
 // those that were removed since the walk began.
 func (tx *Tx) KnownRunners(ctx context.Context, target string, walk time.Time) (map[int64]KnownRunner, error) {
 	rows, err := tx.tx.Query(ctx, `
-		SELECT runner_id, fingerprint, status = 'offline', offline_from_us IS NOT NULL, missing_since IS NOT NULL, false
-		FROM muster.runner
-		WHERE target = $1 AND removed_at IS NULL
+		SELECT r.runner_id, r.fingerprint, r.status = 'offline', r.offline_from_us IS NOT NULL,
+			r.missing_since IS NOT NULL, a.runner_id IS NOT NULL, false
+		FROM muster.runner r
+		LEFT JOIN muster.action a ON a.target = r.target AND a.runner_id = r.runner_id AND a.state = 'intended'
+		WHERE r.target = $1 AND r.removed_at IS NULL
 		UNION ALL
-		SELECT runner_id, fingerprint, false, false, false, true
+		SELECT runner_id, fingerprint, false, false, false, false, true
 		FROM muster.runner
 		WHERE target = $1 AND removed_at >= $2`, target, walk)
 	if err != nil {
@@ -71,7 +74,7 @@ func (tx *Tx) KnownRunners(ctx context.Context, target string, walk time.Time) (
 	known := make(map[int64]KnownRunner)
 	var id int64
 	var k KnownRunner
-	_, err = pgx.ForEachRow(rows, []any{&id, &k.Fingerprint, &k.Offline, &k.Counting, &k.Missing, &k.Removed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &k.Fingerprint, &k.Offline, &k.Counting, &k.Missing, &k.Intended, &k.Removed}, func() error {
 		known[id] = k
 		return nil
 	})
@@ -86,12 +89,15 @@ const rowColumns = `
 	first_seen_at, seen_at, status_since, offline_since, last_online_at, last_busy_at,
 	offline_from_at, offline_from_us, offline_from_sync, missing_since, removed_at, removal_cause`
 
-// RunnerRows reads stored runners by id; ids that are not there are left out.
+// RunnerRows reads stored runners by id and keeps others from changing them
+// until the transaction ends; ids that are not there are left out.
 func (tx *Tx) RunnerRows(ctx context.Context, target string, ids []int64) (map[int64]RunnerRow, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT`+rowColumns+`
 		FROM muster.runner
-		WHERE target = $1 AND runner_id = ANY($2)`, target, ids)
+		WHERE target = $1 AND runner_id = ANY($2)
+		ORDER BY runner_id
+		FOR UPDATE`, target, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read runners of %s: %w", target, translate(err))
 	}

@@ -19,7 +19,9 @@ type difference struct {
 	// changed are runners that are new, or show something else than recorded.
 	changed []fleet.Runner
 	// missing are recorded runners that a complete listing lacks, ascending;
-	// those that looking up found are in changed or nowhere instead.
+	// those that looking up found are in changed or nowhere instead, and those
+	// that somebody is just deleting are left to worker/remove, which knows
+	// better what became of them.
 	missing []int64
 	// newlyOffline counts runners recorded as not offline and shown offline.
 	newlyOffline int
@@ -63,7 +65,7 @@ func compare(known map[int64]db.KnownRunner, listing github.Listing, looked map[
 	}
 	absent := make(map[int64]bool, live-listed)
 	for id, k := range known {
-		if !k.Removed {
+		if !k.Removed && !k.Intended {
 			absent[id] = true
 		}
 	}

@@ -15,7 +15,8 @@ type observation struct {
 	complete bool
 	clock    db.TargetClock // after this walk
 	before   time.Time      // the last complete sync before it
-	baseline bool           // the first sight of the target: what is there has not just happened
+	counted  int64          // what this walk added to the observed time, in microseconds
+	baseline bool           // no complete sync before: what is there has not just happened
 	suspect  bool
 }
 
@@ -38,16 +39,16 @@ func conclude(ctx context.Context, tx *db.Tx, w *walk, d difference, o observati
 	for _, r := range d.changed {
 		ids = append(ids, r.ID)
 	}
-	old := map[int64]db.RunnerRow{}
-	if !o.baseline {
-		var err error
-		if old, err = tx.RunnerRows(ctx, w.target.Name, ids); err != nil {
-			return c, err
-		}
+	old, err := tx.RunnerRows(ctx, w.target.Name, ids)
+	if err != nil {
+		return c, err
 	}
 	c.rows = make([]db.RunnerRow, 0, len(d.changed))
 	for _, r := range d.changed {
 		was, known := old[r.ID]
+		if o.outdatedBy(was) {
+			continue
+		}
 		if !known || !was.RemovedAt.IsZero() {
 			c.added++
 			row := register(r, o)
@@ -65,8 +66,11 @@ func conclude(ctx context.Context, tx *db.Tx, w *walk, d difference, o observati
 	}
 	for _, id := range d.missing {
 		was := old[id]
-		row, gone := miss(was, w.looked[id].gone, o)
-		if !gone && row.MissingSince.Equal(was.MissingSince) {
+		if o.outdatedBy(was) {
+			continue
+		}
+		row, gone := miss(was, w.looked[id], o)
+		if !gone && row.MissingSince.Equal(was.MissingSince) && row.OfflineFrom == was.OfflineFrom {
 			continue // marked before, and no wiser now
 		}
 		c.rows = append(c.rows, row)
@@ -104,6 +108,12 @@ func register(r fleet.Runner, o observation) db.RunnerRow {
 	return row
 }
 
+// outdatedBy reports whether a runner was removed after the walk began: what
+// the walk shows of it is old.
+func (o observation) outdatedBy(was db.RunnerRow) bool {
+	return !was.RemovedAt.IsZero() && !was.RemovedAt.Before(o.at)
+}
+
 // from is where the counting of an offline run begins: with a complete walk
 // only, since only the time between two of them is known.
 func (o observation) from() db.OfflineFrom {
@@ -138,14 +148,21 @@ func advance(was db.RunnerRow, r fleet.Runner, o observation) db.RunnerRow {
 		row.OfflineSince, row.OfflineFrom = o.at, o.from()
 	case was.OfflineFrom == db.OfflineFrom{}:
 		row.OfflineFrom = o.from()
+	case !was.MissingSince.IsZero() && !o.complete:
+		// The time until the next complete sync would count from one that
+		// did not see the runner.
+		row.OfflineFrom = db.OfflineFrom{}
+	case !was.MissingSince.IsZero():
+		row.OfflineFrom.ObservedUS += o.counted // see miss
 	}
 	return row
 }
 
 // miss is the row of a runner that a complete listing lacks: gone where GitHub
-// says 404 by id, or where an earlier complete listing lacked it too and this
-// one is no suspect; marked otherwise. It is pure.
-func miss(was db.RunnerRow, notFound bool, o observation) (db.RunnerRow, bool) {
+// says 404 by id, or where it was asked and gave no answer, an earlier complete
+// listing lacked the runner too and this one is no suspect; marked otherwise.
+// It is pure.
+func miss(was db.RunnerRow, l look, o observation) (db.RunnerRow, bool) {
 	row := was
 	if was.MissingSince.IsZero() {
 		row.MissingSince = o.at
@@ -153,7 +170,13 @@ func miss(was db.RunnerRow, notFound bool, o observation) (db.RunnerRow, bool) {
 			row.SeenAt = o.before
 		}
 	}
-	if !notFound && (was.MissingSince.IsZero() || o.suspect) {
+	if !l.gone && (!l.asked || was.MissingSince.IsZero() || o.suspect) {
+		if row.OfflineFrom != (db.OfflineFrom{}) {
+			// Offline time is what lies between two sights: not the time up
+			// to here, nor this listing.
+			row.OfflineFrom.ObservedUS += o.counted
+			row.OfflineFrom.Sync++
+		}
 		return row, false
 	}
 	row.RemovedAt, row.RemovalCause = o.at, fleet.CauseUnknown

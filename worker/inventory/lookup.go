@@ -23,15 +23,17 @@ const (
 	lookUpTime = 45 * time.Second
 )
 
-// look is what GitHub said of one runner by id.
+// look is what GitHub said of one runner by id. The zero look is of one that
+// was not asked for.
 type look struct {
+	asked  bool
 	found  bool
-	gone   bool // 404; neither found nor gone: not asked, or no answer
+	gone   bool // 404; asked and neither found nor gone: no answer
 	runner fleet.Runner
 }
 
 // lookUp asks GitHub for single runners. Beyond the limit a part is taken that
-// moves on with turn, so that none waits for ever. It ends early when
+// moves on as turn counts up, so that none waits for ever. It ends early when
 // GitHub asks for a pause. The credential has just listed the scope, so a 404
 // means the runner and not the right to see it.
 func lookUp(ctx context.Context, target Target, ids []int64, turn int64) map[int64]look {
@@ -54,9 +56,12 @@ func lookUp(ctx context.Context, target Target, ids []int64, turn int64) map[int
 			if errors.Is(err, fleet.ErrRateLimited) {
 				cancel()
 			}
+			if errors.Is(err, context.Canceled) {
+				return nil // not asked
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			looked[id] = look{found: err == nil, gone: errors.Is(err, fleet.ErrNotFound), runner: r}
+			looked[id] = look{asked: true, found: err == nil, gone: errors.Is(err, fleet.ErrNotFound), runner: r}
 			return nil
 		})
 	}

@@ -75,6 +75,10 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		sync: fleet.Sync{ID: uuid.Must(uuid.NewV7()).String(), Target: target.Name, TriggerID: trigger.ID, StartedAt: began},
 	}
 	w.listing, w.err = target.GitHub.Runners(ctx, target.Scope)
+	if w.err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		// Nothing was seen because we stopped looking: no fault of GitHub's.
+		return nil, fmt.Errorf("sync %s: %w", target.Name, w.err)
+	}
 	w.sync.Pages, w.sync.APICalls, w.sync.Runners = w.listing.Pages, w.listing.Calls, len(w.listing.Runners)
 	if err := s.record(ctx, w); err != nil {
 		return nil, fmt.Errorf("record the sync of %s: %w", target.Name, err)
@@ -117,6 +121,7 @@ type walk struct {
 	// looked holds what GitHub said of single runners that the listing lacked;
 	// nil until somebody had to look.
 	looked map[int64]look
+	turn   int64 // counts the target's complete syncs up
 	sync   fleet.Sync
 }
 
@@ -129,7 +134,7 @@ func (s *Syncer) record(ctx context.Context, w *walk) error {
 		if !errors.Is(err, errUnclear) {
 			return err
 		}
-		w.looked = lookUp(ctx, w.target, unclear, w.began.Unix())
+		w.looked = lookUp(ctx, w.target, unclear, w.turn)
 		w.sync.APICalls += len(w.looked)
 	}
 }
@@ -181,7 +186,7 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 		return nil, err
 	}
 	before := clock
-	clock.LastWalkAt = w.began
+	clock.LastWalkAt, w.turn = w.began, clock.CompleteSyncs
 	if w.err != nil {
 		sync.Outcome, sync.Error = fleet.SyncFailed, w.err.Error()
 		return nil, s.finish(ctx, tx, w, *sync, clock, nil)
@@ -203,11 +208,10 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 		return d.missing, nil
 	}
 	sync.Suspect = suspect(known, w.listing, d)
-	baseline := before.CompleteSyncs == 0 && len(known) == 0
-
 	changes, err := conclude(ctx, tx, w, d, observation{
 		at: w.began, complete: w.listing.Complete, clock: clock, before: before.LastCompleteSyncAt,
-		baseline: baseline, suspect: sync.Suspect != fleet.SuspectNot,
+		counted: clock.ObservedUS - before.ObservedUS, baseline: before.CompleteSyncs == 0,
+		suspect: sync.Suspect != fleet.SuspectNot,
 	})
 	if err != nil {
 		return nil, err
