@@ -36,16 +36,17 @@ func acted(ctx context.Context, q querier, policy, target string, window, minute
 	return counted, last, nil
 }
 
-// Intend stores an intent. fleet.ErrConflict says that somebody is acting on
-// the runner already.
-func (tx *Tx) Intend(ctx context.Context, a fleet.Action, allowed bool) error {
+// Intend stores an intent that is its maker's alone for so long by Postgres's
+// clock, since processes may differ about the time. fleet.ErrConflict says that
+// somebody is acting on the runner already.
+func (tx *Tx) Intend(ctx context.Context, a fleet.Action, lease time.Duration, allowed bool) error {
 	tag, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.action (action_id, decision_id, trigger_id, policy, target, runner_id, name, action,
 			state, allowed, intended_at, lease_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'intended', $9, $10, $11)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'intended', $9, $10, clock_timestamp() + $11::interval)
 		ON CONFLICT (target, runner_id) WHERE state = 'intended' DO NOTHING`,
 		a.ID, a.DecisionID, a.TriggerID, a.Policy, a.Target, a.RunnerID, a.Name, string(a.Kind),
-		allowed, a.IntendedAt, a.LeaseUntil)
+		allowed, a.IntendedAt, lease)
 	if err != nil {
 		return fmt.Errorf("store the intent on runner %s/%d: %w", a.Target, a.RunnerID, translate(err))
 	}
@@ -88,13 +89,14 @@ func (tx *Tx) ClaimIntents(ctx context.Context, n int, lease time.Duration) ([]f
 		) due
 		WHERE a.action_id = due.action_id
 		RETURNING a.action_id::text, a.decision_id::text, a.trigger_id::text, a.policy, a.target, a.runner_id,
-			a.name, a.action, a.intended_at, a.lease_until`, n, lease)
+			a.name, a.action, a.intended_at`, n, lease)
 	if err == nil {
 		var claimed []fleet.Action
 		claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.Action, error) {
 			a := fleet.Action{State: fleet.ActionIntended}
 			err := row.Scan(&a.ID, &a.DecisionID, &a.TriggerID, &a.Policy, &a.Target, &a.RunnerID,
-				&a.Name, &a.Kind, &a.IntendedAt, &a.LeaseUntil)
+				&a.Name, &a.Kind, &a.IntendedAt)
+			a.IntendedAt = a.IntendedAt.UTC()
 			return a, err
 		})
 		if err == nil {

@@ -164,20 +164,23 @@ func (tx *Tx) GraceMarks(ctx context.Context, policy, target, sha string) (map[i
 	return graceMarks(ctx, tx.tx, policy, target, sha)
 }
 
-// SaveGraceMarks makes the marks those of the runners that match now: new ones
-// begin now, those of all others, and of any other text of the policy, go.
-func (tx *Tx) SaveGraceMarks(ctx context.Context, policy, target, sha string, matched []int64, now time.Time) error {
-	if matched == nil {
-		matched = []int64{}
+// SaveGraceMarks makes the marks exactly these, by runner. Marks that stay as
+// they are are not written.
+func (tx *Tx) SaveGraceMarks(ctx context.Context, policy, target, sha string, since map[int64]time.Time) error {
+	ids := make([]int64, 0, len(since))
+	times := make([]time.Time, 0, len(since))
+	for id, at := range since {
+		ids, times = append(ids, id), append(times, at)
 	}
 	_, err := tx.tx.Exec(ctx, `
 		DELETE FROM muster.grace_mark
-		WHERE policy = $1 AND target = $2 AND (sha256 <> $3 OR runner_id <> ALL($4))`, policy, target, sha, matched)
+		WHERE policy = $1 AND target = $2 AND (sha256 <> $3 OR runner_id <> ALL($4))`, policy, target, sha, ids)
 	if err == nil {
 		_, err = tx.tx.Exec(ctx, `
-			INSERT INTO muster.grace_mark (policy, target, runner_id, sha256, since)
-			SELECT $1, $2, id, $3, $5 FROM unnest($4::bigint[]) AS id
-			ON CONFLICT DO NOTHING`, policy, target, sha, matched, now)
+			INSERT INTO muster.grace_mark AS m (policy, target, runner_id, sha256, since)
+			SELECT $1, $2, id, $3, at FROM unnest($4::bigint[], $5::timestamptz[]) AS marks (id, at)
+			ON CONFLICT (policy, target, runner_id) DO UPDATE SET since = excluded.since
+			WHERE m.since <> excluded.since`, policy, target, sha, ids, times)
 	}
 	if err != nil {
 		return fmt.Errorf("store grace marks of policy %s on %s: %w", policy, target, translate(err))
@@ -192,13 +195,20 @@ type LastDecision struct {
 	Reasons      []string
 }
 
-// LastDecisions reads the newest stored decision per live runner.
-func (tx *Tx) LastDecisions(ctx context.Context, policy, target string) (map[int64]LastDecision, error) {
+// Says reports whether a decision repeats this one. The zero LastDecision says
+// nothing.
+func (l LastDecision) Says(d fleet.Decision) bool {
+	return l.PolicySHA256 == d.PolicySHA256 && l.Verdict == d.Verdict && slices.Equal(l.Reasons, d.Reasons)
+}
+
+// LastDecisions reads the newest stored decision per live runner: of one, or
+// with 0 of all.
+func (tx *Tx) LastDecisions(ctx context.Context, policy, target string, runner int64) (map[int64]LastDecision, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT d.runner_id, coalesce(d.policy_sha256, ''), d.verdict, d.reasons
 		FROM muster.last_decision d
 		JOIN muster.runner r ON r.target = d.target AND r.runner_id = d.runner_id AND r.removed_at IS NULL
-		WHERE d.policy = $1 AND d.target = $2`, policy, target)
+		WHERE d.policy = $1 AND d.target = $2 AND ($3 = 0 OR d.runner_id = $3)`, policy, target, runner)
 	last := make(map[int64]LastDecision)
 	if err == nil {
 		var id int64

@@ -77,8 +77,6 @@ type Action struct {
 	HTTPStatus int    // of the deciding answer; 0 where none came
 	IntendedAt time.Time
 	SettledAt  time.Time
-	// LeaseUntil is when an unsettled intent may be settled by anybody.
-	LeaseUntil time.Time
 }
 
 // PolicyState is whether a policy may act on a target.

@@ -144,10 +144,10 @@ func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, trigger fleet
 			return err
 		}
 		plan = policies.Decide(p, in, now)
-		if err := tx.SaveGraceMarks(ctx, p.Name, trigger.Name, p.SHA256, plan.Matched, now); err != nil {
+		if err := tx.SaveGraceMarks(ctx, p.Name, trigger.Name, p.SHA256, marks(plan.Matched, in.MatchedSince, now)); err != nil {
 			return err
 		}
-		last, err := tx.LastDecisions(ctx, p.Name, trigger.Name)
+		last, err := tx.LastDecisions(ctx, p.Name, trigger.Name, 0)
 		if err != nil {
 			return err
 		}
@@ -167,6 +167,20 @@ func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, trigger fleet
 	return plan, err
 }
 
+// marks are since when the runners that match now have done so without a
+// break. It is pure.
+func marks(matched []int64, before map[int64]time.Time, now time.Time) map[int64]time.Time {
+	since := make(map[int64]time.Time, len(matched))
+	for _, id := range matched {
+		at, known := before[id]
+		if !known {
+			at = now
+		}
+		since[id] = at
+	}
+	return since
+}
+
 // news are the decisions to store: those that differ from the last one stored,
 // and a keep for each runner that had one and is not matched any more. Those
 // that will be acted on are stored by worker/remove, with the evidence of that
@@ -174,17 +188,13 @@ func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, trigger fleet
 func news(p *policies.Policy, decisions []fleet.Decision, last map[int64]db.LastDecision, in policies.Input, triggerID string, now time.Time) []fleet.Decision {
 	var fresh []fleet.Decision
 	decided := make(map[int64]bool, len(decisions))
-	differs := func(d fleet.Decision) bool {
-		l, ok := last[d.RunnerID]
-		return !ok || l.PolicySHA256 != d.PolicySHA256 || l.Verdict != d.Verdict || !slices.Equal(l.Reasons, d.Reasons)
-	}
 	for _, d := range decisions {
 		decided[d.RunnerID] = true
 		if d.Verdict == fleet.VerdictAct && acts(p) {
 			continue
 		}
 		d.TriggerID = triggerID
-		if differs(d) {
+		if !last[d.RunnerID].Says(d) {
 			fresh = append(fresh, d)
 		}
 	}
@@ -199,7 +209,7 @@ func news(p *policies.Policy, decisions []fleet.Decision, last map[int64]db.Last
 			Reasons:  []string{policies.ReasonNotMatched},
 			Evidence: fleet.Evidence{"status": string(r.Status), "busy": r.Busy},
 		}
-		if differs(d) {
+		if !last[d.RunnerID].Says(d) {
 			fresh = append(fresh, d)
 		}
 	}

@@ -2,6 +2,7 @@ package remove
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -40,8 +41,13 @@ func Gather(ctx context.Context, r reader, p *policies.Policy, target string, ru
 	if err != nil {
 		return in, err
 	}
-	if in.MatchedSince, err = r.GraceMarks(ctx, p.Name, target, p.SHA256); err != nil {
-		return in, err
+	// A policy that was out of force for a while does not know how runners
+	// fared meanwhile: grace begins anew, as time between syncs that lie too
+	// far apart counts nothing either.
+	if now.Sub(state.LastRunAt) <= in.Target.MaxObservationGap {
+		if in.MatchedSince, err = r.GraceMarks(ctx, p.Name, target, p.SHA256); err != nil {
+			return in, err
+		}
 	}
 	in.Acted, in.ActedLastMinute, err = r.Acted(ctx, p.Name, target, now.Add(-p.Guards.Max.Window), now.Add(-time.Minute))
 	return in, err
@@ -84,8 +90,8 @@ func Halt(ctx context.Context, tx *db.Tx, policy, target, reason, triggerID stri
 func Find(ctx context.Context, d *db.DB, target, runner string) (fleet.Observed, error) {
 	if id, err := strconv.ParseInt(runner, 10, 64); err == nil && id > 0 {
 		found, err := d.Runner(ctx, target, id)
-		if err == nil {
-			return found, nil
+		if !errors.Is(err, fleet.ErrNotFound) {
+			return found, err
 		}
 	}
 	named, err := d.Runners(ctx, db.RunnerFilter{Target: target, Name: runner})

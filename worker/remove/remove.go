@@ -20,12 +20,13 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// lease is how long an intent is its maker's alone. What is tried under it
-// ends a good deal earlier, so that nobody settles an intent that still acts.
+// lease is how long an intent is its maker's alone. What its maker does about it
+// takes less in all, so that nobody settles an intent that still acts.
 const (
 	lease   = 30 * time.Second
-	attempt = 22 * time.Second
-	outcome = 5 * time.Second
+	attempt = 18 * time.Second // the last look and the DELETE
+	reading = 5 * time.Second  // what became of a DELETE without a clear answer
+	outcome = 5 * time.Second  // the recording
 )
 
 // Target is a target with the client for its credential.
@@ -93,6 +94,9 @@ func (r *Remover) Remove(ctx context.Context, req Request) (Result, error) {
 	trying, cancel := context.WithDeadline(ctx, began.Add(attempt))
 	stop := r.try(trying, target, a)
 	cancel()
+	if a.State == fleet.ActionIntended {
+		return res, fmt.Errorf("remove runner %s/%d: what became of the deletion is not known yet: %w", a.Target, a.RunnerID, stop)
+	}
 
 	if err := r.settle(ctx, *a, req.Actor, stop); err != nil {
 		return res, fmt.Errorf("record that runner %s/%d is %s: %w", a.Target, a.RunnerID, a.State, err)
@@ -138,11 +142,9 @@ func (r *Remover) intend(ctx context.Context, req Request) (Result, error) {
 		if req.Reason != "" {
 			d.Evidence["operator_reason"] = req.Reason
 		}
-		stored := []fleet.Decision{*d}
-		if err := tx.SaveDecisions(ctx, stored); err != nil {
+		if err := store(ctx, tx, d); err != nil {
 			return err
 		}
-		d.ID = stored[0].ID
 		if plan.Halt != "" {
 			res.Halted = plan.Halt
 			return Halt(ctx, tx, p.Name, req.Target, plan.Halt, req.TriggerID, now)
@@ -162,6 +164,23 @@ func (r *Remover) intend(ctx context.Context, req Request) (Result, error) {
 	return res, nil
 }
 
+// store stores a decision to act, and any other if it differs from the last
+// one. One that is not stored has no id.
+func store(ctx context.Context, tx *db.Tx, d *fleet.Decision) error {
+	if d.Verdict != fleet.VerdictAct {
+		last, err := tx.LastDecisions(ctx, d.Policy, d.Target, d.RunnerID)
+		if err != nil || last[d.RunnerID].Says(*d) {
+			return err
+		}
+	}
+	stored := []fleet.Decision{*d}
+	if err := tx.SaveDecisions(ctx, stored); err != nil {
+		return err
+	}
+	d.ID = stored[0].ID
+	return nil
+}
+
 // ReasonElsewhere keeps a runner that another process is acting on.
 const ReasonElsewhere = "elsewhere"
 
@@ -170,7 +189,7 @@ func (r *Remover) commitIntent(ctx context.Context, tx *db.Tx, req Request, in p
 	a := fleet.Action{
 		ID: uuid.Must(uuid.NewV7()).String(), DecisionID: d.ID, TriggerID: req.TriggerID,
 		Policy: d.Policy, Target: d.Target, RunnerID: d.RunnerID, Name: d.Name, Kind: fleet.ActionDeleteRunner,
-		State: fleet.ActionIntended, IntendedAt: now, LeaseUntil: time.Now().Add(lease),
+		State: fleet.ActionIntended, IntendedAt: now,
 	}
 	// What the caps let through is counted in them; what comes on top, an
 	// operator has allowed.
@@ -181,7 +200,7 @@ func (r *Remover) commitIntent(ctx context.Context, tx *db.Tx, req Request, in p
 			return err
 		}
 	}
-	if err := tx.Intend(ctx, a, beyond); err != nil {
+	if err := tx.Intend(ctx, a, lease, beyond); err != nil {
 		return err
 	}
 	event := auditOf(a, req.Actor, fleet.AuditDeleteIntended, now)

@@ -34,6 +34,12 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 	}
 	a.SettledAt = now
 	err = r.DB.InTx(ctx, func(tx *db.Tx) error {
+		// The target before the runner, as syncs lock them.
+		if stop != nil && (refusesCredential(stop) || a.Reason == ReasonInvisible) {
+			if err := noteCredential(ctx, tx, a.Target, stop, now); err != nil {
+				return err
+			}
+		}
 		if err := tx.LockRunner(ctx, a.Target, a.RunnerID); err != nil {
 			return err
 		}
@@ -42,11 +48,6 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 		}
 		if err := tx.Audit(ctx, auditOf(a, actor, auditCode[a.State], now)); err != nil {
 			return err
-		}
-		if stop != nil && (refusesCredential(stop) || a.Reason == ReasonInvisible) {
-			if err := noteCredential(ctx, tx, a.Target, stop, now); err != nil {
-				return err
-			}
 		}
 		if a.State != fleet.ActionDone && a.State != fleet.ActionGone {
 			return nil
@@ -86,11 +87,21 @@ type removed struct {
 	Policy       string             `json:"policy"`
 }
 
-func markRemoved(ctx context.Context, tx *db.Tx, a fleet.Action, now time.Time) error {
-	cause := fleet.CausePolicy
-	if a.Policy == policies.OperatorName {
-		cause = fleet.CauseOperator
+// causeOf is why a runner is no longer registered. One that was gone at the
+// last look, or that an interrupted process may or may not have deleted, may be
+// anybody's doing. It is pure.
+func causeOf(a fleet.Action) fleet.RemovalCause {
+	switch {
+	case a.State == fleet.ActionGone && a.Reason != ReasonUnanswered:
+		return fleet.CauseUnknown
+	case a.Policy == policies.OperatorName:
+		return fleet.CauseOperator
 	}
+	return fleet.CausePolicy
+}
+
+func markRemoved(ctx context.Context, tx *db.Tx, a fleet.Action, now time.Time) error {
+	cause := causeOf(a)
 	news, err := tx.MarkRemoved(ctx, a.Target, a.RunnerID, cause, now)
 	if err != nil || !news {
 		return err
@@ -125,7 +136,8 @@ func (r *Remover) Settle(ctx context.Context) error {
 		if time.Since(began) > attempt || ctx.Err() != nil {
 			break // the leases of the rest are about to end
 		}
-		if err := r.settleOld(ctx, a); err != nil {
+		err := r.settleOld(ctx, a)
+		if err != nil && !errors.Is(err, fleet.ErrConflict) { // its maker was slow, not gone
 			faults = append(faults, fmt.Errorf("settle the intent on runner %s/%d: %w", a.Target, a.RunnerID, err))
 		}
 	}
@@ -153,9 +165,5 @@ func (r *Remover) settleOld(ctx context.Context, a fleet.Action) error {
 			a.State, a.Reason = fleet.ActionSpared, against
 		}
 	}
-	err = r.settle(ctx, a, fleet.System, nil)
-	if errors.Is(err, fleet.ErrConflict) {
-		return nil // its maker was slow, not gone
-	}
-	return err
+	return r.settle(ctx, a, fleet.System, nil)
 }

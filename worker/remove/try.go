@@ -23,8 +23,8 @@ const (
 )
 
 // try asks GitHub for the runner, deletes it if nothing speaks against it, and
-// writes what happened into the action. It returns why the pass should stop,
-// or nil.
+// writes what happened into the action, which stays intended where that cannot
+// be told. It returns why the pass should stop, or nil.
 func (r *Remover) try(ctx context.Context, target Target, a *fleet.Action) error {
 	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
 	if err != nil {
@@ -43,15 +43,14 @@ func (r *Remover) try(ctx context.Context, target Target, a *fleet.Action) error
 	switch {
 	case err == nil:
 		a.State, a.HTTPStatus = fleet.ActionDone, http.StatusNoContent
-	case errors.Is(err, fleet.ErrNotFound):
-		a.State = fleet.ActionGone
 	case errors.Is(err, fleet.ErrBusy):
 		a.State, a.Reason = fleet.ActionSpared, ReasonBusy
 	case errors.Is(err, fleet.ErrRateLimited), errors.Is(err, fleet.ErrUnauthorized), errors.Is(err, fleet.ErrForbidden):
 		return r.stopped(a, err)
 	default:
-		// No answer, or the 500 that old servers give for a busy runner: the
-		// deletion may have happened. GitHub knows.
+		// No answer, or the 500 that old servers give for a busy runner, or a
+		// 404, which is also what a credential gets that may look and not
+		// delete: the deletion may have happened. GitHub knows.
 		return r.reread(ctx, target, a)
 	}
 	return nil
@@ -75,7 +74,11 @@ func objection(live fleet.Runner, a fleet.Action) string {
 func (r *Remover) unread(ctx context.Context, target Target, a *fleet.Action, err error) error {
 	a.HTTPStatus = status(err)
 	if !errors.Is(err, fleet.ErrNotFound) {
-		return r.stopped(a, err)
+		stop := r.stopped(a, err)
+		if onlyHere(err) {
+			return nil
+		}
+		return stop
 	}
 	// A 404 is also what a credential gets that lost its right to see: the
 	// runner is gone only if the scope can be listed.
@@ -90,14 +93,24 @@ func (r *Remover) unread(ctx context.Context, target Target, a *fleet.Action, er
 	return nil
 }
 
-// reread settles a deletion whose answer said nothing.
+// reread settles a deletion whose answer proved nothing, also while muster is
+// being stopped. Where GitHub does not say now either, the intent stays open:
+// the runner may be gone, and Settle will find out.
 func (r *Remover) reread(ctx context.Context, target Target, a *fleet.Action) error {
-	answered := a.HTTPStatus
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reading)
+	defer cancel()
 	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
-	if err != nil {
-		return r.unread(ctx, target, a, err)
+	if errors.Is(err, fleet.ErrNotFound) {
+		if err = target.GitHub.CanList(ctx, target.Scope); err == nil {
+			if a.State = fleet.ActionGone; a.HTTPStatus != http.StatusNotFound {
+				a.Reason, a.HTTPStatus = ReasonUnanswered, http.StatusNotFound
+			}
+			return nil
+		}
 	}
-	a.HTTPStatus = answered
+	if err != nil {
+		return err
+	}
 	a.State, a.Reason = fleet.ActionFailed, ReasonUnanswered
 	if against := objection(live, *a); against != "" {
 		a.State, a.Reason = fleet.ActionSpared, against
@@ -119,6 +132,17 @@ func (r *Remover) stopped(a *fleet.Action, err error) error {
 		a.Reason = ReasonUnanswered
 	}
 	return err
+}
+
+// onlyHere reports whether an error may be about this one runner: GitHub
+// answered, and neither asked for a pause nor refused the credential nor said
+// that it is away. One runner that cannot be read must not save all others.
+func onlyHere(err error) bool {
+	switch status(err) {
+	case 0, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return false
+	}
+	return !errors.Is(err, fleet.ErrRateLimited) && !refusesCredential(err)
 }
 
 func refusesCredential(err error) bool {
