@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -13,10 +14,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
 
 	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
+	"github.com/muster-fleet/muster/queue"
+	"github.com/muster-fleet/muster/worker/token"
 )
 
 func TestWithoutPostgresNothingIsMinted(t *testing.T) {
@@ -148,6 +152,48 @@ func TestAStopLetsWhatRunsComeToItsEnd(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"issued"}, r.rows(t, "outcome")); diff != "" {
 		t.Errorf("api.tokens: %s", diff)
+	}
+}
+
+func TestAStopTakesNothingNew(t *testing.T) {
+	t.Parallel()
+	open := anyone()
+	open.change = func(i *token.Issuer) { i.AllowSharedInbox = true }
+	r := start(t, open)
+	release := make(chan struct{})
+	r.sim.Before(func(githubsim.Request) { <-release })
+	nc, err := nats.Connect(r.nats.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	answers, err := nc.SubscribeSync("_INBOX.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const handled, waiting = 64, 6
+	for n := range handled + waiting {
+		host := fmt.Sprintf("build-%02d", n)
+		if err := nc.PublishRequest(queue.TokenSubject(host), "_INBOX.test", []byte(registration)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all workers at work", func() bool { return len(r.rows(t, "host")) == handled })
+	var stopping sync.WaitGroup
+	stopping.Go(r.stop)
+	eventually(t, "the end of the subscription", func() bool { return !r.listens() })
+	close(release)
+	got := map[int]int{}
+	for range handled + waiting {
+		msg, err := answers.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[parse(t, msg).Code]++
+	}
+	stopping.Wait()
+	if diff := cmp.Diff(map[int]int{0: handled, 503: waiting}, got); diff != "" {
+		t.Errorf("answers by code: %s", diff)
 	}
 }
 

@@ -73,7 +73,7 @@ type Issuer struct {
 	// of a NATS without permissions can read.
 	AllowSharedInbox bool
 	// Observe hears of every request: its kind where it was read, and "issued",
-	// "repeated", the name of the refusal, "bad_reply" or "overload". It is
+	// "repeated", the name of the refusal, "bad_reply" or "turned_away". It is
 	// called from many goroutines at once. Nil: nobody listens.
 	Observe func(kind, outcome string, took time.Duration)
 	// Ready is called once requests are answered. Nil: nobody waits for that.
@@ -88,12 +88,11 @@ type Issuer struct {
 func (i *Issuer) Serve(ctx context.Context) error {
 	service := queue.Service{
 		Subject: queue.TokenSubject("*"), Group: group, Workers: workers, Ready: i.Ready,
-		Overflow: func(r queue.Request) { i.overload(ctx, r) },
+		Overflow: func(r queue.Request) { i.turnAway(ctx, r, "all workers are busy") },
 	}
 	return i.Conn.Serve(ctx, service, func(work context.Context, r queue.Request) {
 		if ctx.Err() != nil {
-			// It waited for a worker while the stop began.
-			i.overload(work, r)
+			i.turnAway(work, r, "stopping") // it was waiting for a worker
 			return
 		}
 		i.handle(work, r)
@@ -162,7 +161,7 @@ func (i *Issuer) clock(ctx context.Context) (time.Time, error) {
 // send answers and says so in the log: once per request that was decided.
 func (i *Issuer) send(ctx context.Context, r queue.Request, a answer, began time.Time) {
 	i.observe(a.request.kind, a.outcome(), began)
-	log := i.Log.With("host", printable(a.request.host), "target", printable(a.request.target), "kind", a.request.kind,
+	log := i.Log.With("host", printable(a.request.host), "target", printable(a.request.target), "kind", printable(string(a.request.kind)),
 		"request", a.request.id, "took", time.Since(began))
 	if a.issued() {
 		log.InfoContext(ctx, "token issued", "verdict", a.outcome())
@@ -214,10 +213,10 @@ func (i *Issuer) note(ctx context.Context, e fleet.AuditEvent) {
 	}
 }
 
-// overload answers what comes while all workers are busy and enough is
+// turnAway answers what comes while all workers are busy and enough is
 // waiting, and what was waiting when the stop began. It is a 503 and not a 429,
 // since no row tells of it: the writing of rows is what cannot keep up.
-func (i *Issuer) overload(ctx context.Context, r queue.Request) {
+func (i *Issuer) turnAway(ctx context.Context, r queue.Request, reason string) {
 	began := time.Now()
 	host := hostOf(r.Subject)
 	if checkReply(host, r.Reply, i.AllowSharedInbox) != nil {
@@ -225,9 +224,9 @@ func (i *Issuer) overload(ctx context.Context, r queue.Request) {
 		return
 	}
 	q, _ := read(host, r.Body) // what is wrong with it, it will hear when there is time
-	a := q.refused(auditUnavailable, "overload")
+	a := q.refused(auditUnavailable, reason)
 	a.retryAfter = overloadPause
-	i.observe(q.kind, "overload", began)
+	i.observe(q.kind, "turned_away", began)
 	i.Log.WarnContext(ctx, "token refused", "host", printable(host), "verdict", a.refusal.name, "reason", a.reason)
 	i.respond(ctx, r, a)
 }

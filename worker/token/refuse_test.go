@@ -412,7 +412,7 @@ func TestMoreThanCanBeHandledIsToldToComeBack(t *testing.T) {
 			t.Fatalf("answer is %s", got.body)
 		}
 	}
-	if n := r.seen.count("registration overload"); n != many-64-256 {
+	if n := r.seen.count("registration turned_away"); n != many-64-256 {
 		t.Errorf("observed %d refusals, want %d", n, many-64-256)
 	}
 }
