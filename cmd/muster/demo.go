@@ -57,9 +57,13 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
 	}
 	began := time.Now()
 	o.Dir = dir
+	places := []string{dir}
 	o.Serve = func(ctx context.Context, configFile string, up func(demo.Endpoints)) error {
 		inner := &app{env: isolated(a.env), stdin: a.stdin, stdout: io.Discard, stderr: log, configFlag: configFile}
 		return inner.serve(ctx, func(e endpoints) {
+			// For root it may lie elsewhere: in reach of the account that
+			// Postgres works as.
+			places = append(places, e.postgresDir)
 			up(demo.Endpoints{DatabaseURL: e.databaseURL, NATSURL: e.natsURL, HTTP: e.http})
 		})
 	}
@@ -70,10 +74,13 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
 		fmt.Fprintf(a.stderr, "The data, the configuration and the service's log are in %s\n", dir)
 	case err != nil && ctx.Err() == nil:
 		fmt.Fprintf(a.stderr, "The service's log is in %s\n", filepath.Join(dir, "muster.log"))
-		_ = os.RemoveAll(filepath.Join(dir, "data")) // as much as can be
+		places[0] = filepath.Join(dir, "data")
+		fallthrough
 	default:
-		if removed := os.RemoveAll(dir); removed != nil {
-			fmt.Fprintf(a.stderr, "muster: remove the demo's data: %v\n", removed)
+		for _, place := range places {
+			if left := os.RemoveAll(place); left != nil {
+				fmt.Fprintf(a.stderr, "muster: remove the demo's data: %v\n", left)
+			}
 		}
 	}
 	if ctx.Err() != nil {

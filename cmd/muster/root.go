@@ -162,6 +162,8 @@ func (a *app) commands() []*cobra.Command {
 		a.triggerCommand(),
 		a.runnersCommand(),
 		a.downloadsCommand(),
+		a.planCommand(),
+		a.removeCommand(),
 		a.policyCommand(),
 		a.tokenCommand(),
 		a.auditCommand(),

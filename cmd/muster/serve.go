@@ -28,7 +28,10 @@ SIGTERM and Ctrl-C take nothing new, let what runs finish for 20 s, and stop.`,
 }
 
 // endpoints is where a running service can be reached.
-type endpoints struct{ databaseURL, natsURL, http string }
+type endpoints struct {
+	databaseURL, natsURL, http string
+	postgresDir                string // of the Postgres that serve started; empty: none
+}
 
 // serve runs the service until ctx ends. up is called once everything is
 // ready; nil: nobody waits for that.

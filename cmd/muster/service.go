@@ -103,7 +103,11 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 			s.serving.Store(true)
 			s.log.InfoContext(ctx, "muster is up", "host", http, "role", record.Role())
 			if s.up != nil {
-				s.up(endpoints{databaseURL: began.databaseURL, natsURL: began.natsURL, http: http})
+				at := endpoints{databaseURL: began.databaseURL, natsURL: began.natsURL, http: http}
+				if began.postgres != nil {
+					at.postgresDir = began.postgres.Dir()
+				}
+				s.up(at)
 			}
 		},
 	}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/worker/enforce"
+)
+
+// planRow is what a policy would make of one runner now, with the keys of
+// api.decisions.
+type planRow struct {
+	Policy      string            `json:"policy"`
+	Enforcement fleet.Enforcement `json:"enforcement"`
+	Target      string            `json:"target"`
+	RunnerID    int64             `json:"runner_id"`
+	Name        string            `json:"name"`
+	Verdict     fleet.Verdict     `json:"verdict"`
+	Reasons     []string          `json:"reasons"`
+	Evidence    fleet.Evidence    `json:"evidence"`
+}
+
+func (a *app) planCommand() *cobra.Command {
+	var target, policy string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what enforcement would do now, for every runner in scope",
+		Long: `Show what enforcement would do now, for every runner in scope: act or keep, and
+why. It is the decision of enforcement itself, on the same facts. Nothing is
+done and nothing is written.`,
+		Args: cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.Flags().StringVar(&target, "target", "", "on this `target` only")
+	cmd.Flags().StringVar(&policy, "policy", "", "of this `policy` only")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.plan(cmd.Context(), target, policy, *output)
+	}
+	return cmd
+}
+
+func (a *app) plan(ctx context.Context, target, policy string, output format) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	wanted, err := choose(c, policy)
+	if err != nil {
+		return err
+	}
+	if _, known := c.target(target); target != "" && !known {
+		return usage("--target: %s", c.unknownTarget(target))
+	}
+	store, err := openDB(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	now, err := store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	var rows []planRow
+	for _, t := range c.targetNames() {
+		if target != "" && t != target {
+			continue
+		}
+		for _, p := range enforce.Covering(wanted, t) {
+			found, err := a.planOne(ctx, store, p, t, now)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, found...)
+		}
+	}
+	head := []string{"POLICY", "TARGET", "ID", "NAME", "VERDICT", "REASONS", "OFFLINE"}
+	return show(a, output, rows, "no runners in the scope of any policy", head, func(r planRow) []string {
+		offline, _ := r.Evidence["offline_for"].(string)
+		return []string{
+			r.Policy, r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, string(r.Verdict),
+			strings.Join(r.Reasons, ","), offline,
+		}
+	})
+}
+
+// choose is the policies to plan: all, or the one that was named.
+func choose(c *config, name string) ([]*policies.Policy, error) {
+	if name == "" {
+		if len(c.policies) == 0 {
+			return nil, usage("there is nothing to plan: name policy files under policies: in muster.yaml")
+		}
+		return c.policies, nil
+	}
+	var names []string
+	for _, p := range c.policies {
+		if p.Name == name {
+			return []*policies.Policy{p}, nil
+		}
+		names = append(names, p.Name)
+	}
+	return nil, usage("--policy %q is unknown, there is %s", name, cmp.Or(strings.Join(names, ", "), "none"))
+}
+
+// planOne evaluates one policy on one target: first whom it would act on, then
+// whom it halts at, then whom it keeps, and in the end whom it does not match.
+func (a *app) planOne(ctx context.Context, store *db.DB, p *policies.Policy, target string, now time.Time) ([]planRow, error) {
+	preview, err := enforce.Plan(ctx, store, p, target, now)
+	if errors.Is(err, fleet.ErrNotFound) {
+		a.say("%s on %s: never synced, so nothing is known: muster trigger sync %s", p.Name, target, target)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	decided := make(map[int64]bool, len(preview.Plan.Decisions))
+	rows := make([]planRow, 0, len(preview.Input.Runners))
+	row := func(id int64, name string, verdict fleet.Verdict, reasons []string, evidence fleet.Evidence) {
+		rows = append(rows, planRow{p.Name, p.Enforcement, target, id, name, verdict, reasons, evidence})
+	}
+	for _, d := range preview.Plan.Decisions {
+		decided[d.RunnerID] = true
+		row(d.RunnerID, d.Name, d.Verdict, d.Reasons, d.Evidence)
+	}
+	unmatched := 0
+	for i := range preview.Input.Runners {
+		if r := &preview.Input.Runners[i]; !decided[r.ID] {
+			unmatched++
+			row(r.ID, r.Name, fleet.VerdictKeep, []string{policies.ReasonNotMatched},
+				fleet.Evidence{"status": string(r.Status), "busy": r.Busy})
+		}
+	}
+	order := map[fleet.Verdict]int{fleet.VerdictAct: 0, fleet.VerdictHalt: 1, fleet.VerdictKeep: 2}
+	rank := func(r planRow) int {
+		if slices.Contains(r.Reasons, policies.ReasonNotMatched) {
+			return len(order)
+		}
+		return order[r.Verdict]
+	}
+	slices.SortStableFunc(rows, func(x, y planRow) int {
+		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x.Name, y.Name))
+	})
+	a.say("%s", summarise(preview, unmatched))
+	return rows, nil
+}
+
+// summarise is the line above the table.
+func summarise(p enforce.Preview, unmatched int) string {
+	n := p.Plan.Counts
+	line := fmt.Sprintf("%s on %s (%s): act on %d, keep %d, halt at %d, %d not matched",
+		p.Policy.Name, p.Target, p.Policy.Enforcement, n[string(fleet.VerdictAct)], n[string(fleet.VerdictKeep)],
+		n[string(fleet.VerdictHalt)], unmatched)
+	switch {
+	case p.Plan.Halt != "":
+		line += "; it would halt: " + p.Plan.Halt
+	case p.Input.State.Halted:
+		line += "; it is halted: " + p.Input.State.Reason
+	}
+	return line
+}
