@@ -72,27 +72,17 @@ func TestConnectWaitsForAServerThatIsNotThereYet(t *testing.T) {
 		t.Errorf("Publish() = %v", err)
 	}
 	s.start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := c.WaitStreams(ctx); err != nil {
-		t.Fatalf("WaitStreams: %v", err)
+	for deadline := time.Now().Add(patience); ; {
+		err := c.EnsureStreams(t.Context())
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fleet.ErrUnavailable) || time.Now().After(deadline) {
+			t.Fatalf("EnsureStreams: %v", err)
+		}
 	}
 	if err := c.Ready(); err != nil {
 		t.Errorf("Ready() = %v", err)
-	}
-}
-
-func TestWaitStreamsEndsWithItsContext(t *testing.T) {
-	t.Parallel()
-	c, err := queue.Connect(t.Context(), queue.Config{URL: "nats://127.0.0.1:1", Log: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := c.WaitStreams(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("WaitStreams() = %v", err)
 	}
 }
 
@@ -183,8 +173,8 @@ func TestServersThatMistakeHostsAreRefused(t *testing.T) {
 			t.Errorf("server %q: Ready() = %v, want refused = %v", tt.version, err, tt.refused)
 		}
 		if tt.refused {
-			if err := c.WaitStreams(t.Context()); !errors.Is(err, queue.ErrUnsafe) || !strings.Contains(err.Error(), "CVE-2026-33223") {
-				t.Errorf("server %q: WaitStreams() = %v", tt.version, err)
+			if err := c.EnsureStreams(t.Context()); !errors.Is(err, queue.ErrUnsafe) || !strings.Contains(err.Error(), "CVE-2026-33223") {
+				t.Errorf("server %q: EnsureStreams() = %v", tt.version, err)
 			}
 		}
 	}

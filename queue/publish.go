@@ -134,5 +134,9 @@ func translate(err error) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("jetstream is off there; turn it on in the server's configuration, and for muster's account: %w", err)
 	}
+	// A server that starts, or looks for a leader, says 503 for a while.
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code == 503 {
+		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
+	}
 	return err
 }

@@ -34,7 +34,8 @@ var ErrUnsafe = errors.New("refusing to use this nats")
 
 // EnsureStreams makes the streams, or brings those that are there to what
 // muster needs, leaving every other setting of theirs alone. It makes one
-// attempt; the result is also what Ready tells from then on.
+// attempt, whose result is also what Ready tells from then on. An error that is
+// fleet.ErrUnavailable may pass by itself; others want a person.
 func (c *Conn) EnsureStreams(ctx context.Context) error {
 	err := c.ensureStreams(ctx)
 	if err != nil {
@@ -93,12 +94,12 @@ func (c *Conn) ensureStream(ctx context.Context, name string, settle func(*jetst
 		// Several replicas may do this at once: the same configuration twice
 		// is no error.
 		if _, err := c.js.CreateStream(ctx, cfg); err != nil {
-			return fmt.Errorf("create stream %s: %w", name, translate(err))
+			return fmt.Errorf("create stream %s: %w", name, c.explain(err))
 		}
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at stream %s: %w", name, translate(err))
+		return fmt.Errorf("look at stream %s: %w", name, c.explain(err))
 	}
 	is := stream.CachedInfo().Config
 	want := is
@@ -107,28 +108,9 @@ func (c *Conn) ensureStream(ctx context.Context, name string, settle func(*jetst
 		return nil
 	}
 	if _, err := c.js.UpdateStream(ctx, want); err != nil {
-		return fmt.Errorf("update stream %s: %w", name, translate(err))
+		return fmt.Errorf("update stream %s: %w", name, c.explain(err))
 	}
 	return nil
-}
-
-// WaitStreams is EnsureStreams until it works: it logs the first of a row of
-// failures and returns nil, or ErrUnsafe at once, or when ctx ends.
-func (c *Conn) WaitStreams(ctx context.Context) error {
-	var state changes
-	var wait backoff
-	for {
-		err := c.EnsureStreams(ctx)
-		if err == nil || errors.Is(err, ErrUnsafe) {
-			return err
-		}
-		if state.failed() {
-			c.log.WarnContext(ctx, "nats streams not there yet", "host", c.where, "err", err)
-		}
-		if !pause(ctx, wait.next()) {
-			return fmt.Errorf("wait for streams: %w", ctx.Err())
-		}
-	}
 }
 
 // checkUncaptured refuses a NATS where a stream keeps what is published on
@@ -139,7 +121,7 @@ func (c *Conn) checkUncaptured(ctx context.Context, subject string) error {
 		return fmt.Errorf("stream %s captures %s, so tokens would be kept in it; narrow its subjects, or give muster an account of its own: %w", name, subject, ErrUnsafe)
 	}
 	if err := names.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {
-		return fmt.Errorf("look for streams that capture %s: %w", subject, translate(err))
+		return fmt.Errorf("look for streams that capture %s: %w", subject, c.explain(err))
 	}
 	return nil
 }

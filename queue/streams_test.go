@@ -1,15 +1,18 @@
 package queue_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/queue"
 )
 
@@ -101,5 +104,25 @@ func TestAStreamThatWouldKeepTokensIsRefused(t *testing.T) {
 		if err := c.Ready(); !errors.Is(err, queue.ErrUnsafe) {
 			t.Errorf("a stream on %s: Ready() = %v", subject, err)
 		}
+	}
+}
+
+func TestPermissionsThatDoNotSufficeAreNamed(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "muster", Password: "muster", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.>"}},
+		}}}
+	})
+	c, err := queue.Connect(t.Context(), queue.Config{URL: "nats://muster:muster@" + s.Addr().String(), Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	brief, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err = c.EnsureStreams(brief)
+	if !errors.Is(err, fleet.ErrForbidden) || !strings.Contains(err.Error(), `Publish to "$JS.API.STREAM.CREATE.MUSTER_TRIGGER"`) {
+		t.Errorf("EnsureStreams() = %v", err)
 	}
 }
