@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -81,15 +80,7 @@ func TestAFleetThroughTheCommands(t *testing.T) {
 		t.Errorf("audit = %+v, want a row of target.new", r)
 	}
 
-	answer, err := http.Get("http://" + s.http + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := fetch(t, "http://"+s.http+"/metrics")
 	for _, line := range []string{
 		`muster_runners{target="acme"} 2`, `muster_runners_online{target="acme"} 1`, `muster_runners_busy{target="acme"} 0`,
 		`muster_sync_age_seconds{target="acme"} `, `muster_dead_letters 0`, `muster_outbox_age_seconds `, `muster_open_intents 0`,
@@ -97,7 +88,7 @@ func TestAFleetThroughTheCommands(t *testing.T) {
 		`muster_github_calls_total{code="2xx",kind="list_runners",target="acme"} 1`,
 		`muster_triggers_total{job="sync",outcome="done",target="acme"} 1`,
 	} {
-		if !strings.Contains(string(text), "\n"+line) {
+		if !strings.Contains(text, "\n"+line) {
 			t.Errorf("/metrics lacks %s", line)
 		}
 	}
@@ -143,6 +134,37 @@ func TestATokenForAHost(t *testing.T) {
 	}
 	if diff := cmp.Diff([]fleet.AuditCode{"TK100I", "TK101I", "TK100I", "TK101I", "TK103W"}, codes); diff != "" {
 		t.Errorf("trail of build-01 (-want +got):\n%s", diff)
+	}
+}
+
+// A run that fails is told of while it is tried again, and a trigger that
+// cannot ever run ends the wait.
+func TestWaitingForWhatFails(t *testing.T) {
+	t.Parallel()
+	s := running(t)
+	s.sim.Down(true)
+	var out, errs lockedBuffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(t.Context(), []string{"trigger", "sync", "acme", "--wait"}, variables(s.env), strings.NewReader(""), &out, &errs)
+	}()
+	<-errs.wrote()
+	s.sim.Down(false)
+	if code := <-ended; code != exitDone || !strings.HasPrefix(errs.String(), "sync acme: attempt 1 failed, trying again: ") || !strings.Contains(out.String(), ", attempt ") {
+		t.Errorf("trigger sync --wait = %d %q %q, want the failure on stderr, and a further attempt that is done", code, out.String(), errs.String())
+	}
+
+	// A configuration that serve does not have.
+	elsewhere := map[string]string{}
+	for k, v := range s.env {
+		elsewhere[k] = v
+	}
+	elsewhere["MUSTER_CONFIG"] = "testdata/empty.yaml"
+	if r := muster(t, elsewhere, "trigger", "sync", "octo", "--wait"); r.code != exitFailed || !strings.Contains(r.stderr, `muster serve refused the trigger: job sync knows no "octo"`) {
+		t.Errorf("trigger of an unknown name = %+v, want exit 1 and why", r)
+	}
+	if r := muster(t, elsewhere, "trigger", "housekeep", "--wait"); r.code != exitDone || !strings.Contains(r.stdout, "\nhousekeep all done in ") {
+		t.Errorf("trigger housekeep = %+v", r)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/goccy/go-yaml/ast"
+
 	"github.com/muster-fleet/muster/fleet"
 )
 
@@ -123,6 +125,9 @@ func (r *reader) at(n node, otherwise string, to *faults, format string, args ..
 // environment wins; in either place one form is enough.
 func (r *reader) secret(m *mapping, key, variable string) fleet.Secret {
 	plain, file := m.get(key), m.get(key+"_file")
+	if s, ok := plain.value.(*ast.StringNode); ok && s.Value == "" {
+		plain.value = nil // written out, and as good as absent
+	}
 	value, path := plain.text(""), r.path(file.text(""))
 	if plain.there() && file.there() {
 		file.fault("%s is set too: keep one of them", plain.path)

@@ -219,6 +219,41 @@ func TestEnvironmentBeatsFile(t *testing.T) {
 	}
 }
 
+func TestAnEmptyAddressIsNone(t *testing.T) {
+	t.Parallel()
+	dir := inDir(t, map[string]string{"muster.yaml": "database_url: \"\"\nmigrate_url: \"\"\nnats: {url: \"\"}\n"})
+	c, err := loadConfig(filepath.Join(dir, "muster.yaml"), variables(map[string]string{"HOME": "/home/jo"}))
+	if err != nil || !c.databaseURL.IsZero() || !c.migrateURL.IsZero() || !c.nats.url.IsZero() {
+		t.Errorf("loadConfig = %v, want no addresses", err)
+	}
+}
+
+// The documented example holds every key and is taken as it stands, but for
+// the files that only a real machine has.
+func TestTheDocumentedConfigurationIsGood(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	text, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("docs/configuration.md has no example")
+	}
+	dir := inDir(t, map[string]string{
+		"nats.creds": "creds", "acme": "token", "policies/reap.yaml": goodPolicy,
+		"muster.yaml": strings.NewReplacer("/etc/muster/", "", "/run/secrets/", "").Replace(text),
+	})
+	c, err := loadConfig(filepath.Join(dir, "muster.yaml"), variables(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.targets) != 1 || len(c.schedules) != 3 || len(c.policies) != 1 || len(c.grants) != 2 {
+		t.Errorf("%d targets, %d schedules, %d policies, %d grants, want 1, 3, 1 and 2", len(c.targets), len(c.schedules), len(c.policies), len(c.grants))
+	}
+}
+
 func TestFindConfig(t *testing.T) {
 	dir := inDir(t, map[string]string{"muster.yaml": ""})
 	set := variables(map[string]string{"MUSTER_CONFIG": "/from/env.yaml"})

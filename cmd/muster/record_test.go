@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -181,5 +183,46 @@ func TestMigrate(t *testing.T) {
 	}
 	if r := muster(t, env, "migrate", "up"); r.code != exitDone || r.stdout != "" || r.stderr != "the schema is up to date\n" {
 		t.Errorf("migrate up = %+v", r)
+	}
+}
+
+func TestFollowingADeath(t *testing.T) {
+	t.Parallel()
+	store, _ := withRecord(t)
+	runs := db.Runs{DB: store}
+	trigger := fleet.Trigger{ID: uuid.NewString(), Job: fleet.JobSync, Name: "acme", Source: fleet.SourceCLI}
+	begun, err := runs.Begin(t.Context(), trigger, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun.Run.Error = "GitHub refuses the credential"
+	letter := fleet.DeadLetter{ID: trigger.ID, Subject: trigger.Subject(), TriggerID: trigger.ID, Error: begun.Run.Error, Attempts: 1}
+	if err := runs.Die(t.Context(), begun.Run, letter); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs lockedBuffer
+	a := &app{stdout: &out, stderr: &errs}
+	err = a.follow(t.Context(), store, trigger.ID)
+	if exitCode(err) != exitFailed || err.Error() != "1 of 1 failed for good: muster dead-letters list shows why" {
+		t.Errorf("follow = %v (exit %d), want exit 1", err, exitCode(err))
+	}
+	if got := out.String(); !strings.HasPrefix(got, "sync acme dead in ") || !strings.HasSuffix(got, ": GitHub refuses the credential\n") {
+		t.Errorf("follow printed %q", got)
+	}
+}
+
+func TestFollowingEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	store, _ := withRecord(t)
+	trigger := fleet.Trigger{ID: uuid.NewString(), Job: fleet.JobSync, Name: "acme", Source: fleet.SourceCLI}
+	if _, err := (db.Runs{DB: store}).Begin(t.Context(), trigger, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), followEvery)
+	defer stop()
+	var out lockedBuffer
+	a := &app{stdout: &out, stderr: &out}
+	if err := a.follow(ctx, store, trigger.ID); !errors.Is(err, context.DeadlineExceeded) || exitCode(err) != exitFailed || out.String() != "" {
+		t.Errorf("follow = %v, printed %q, want the context's error and nothing", err, out.String())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/muster-fleet/muster/db/dbtest"
@@ -89,7 +90,7 @@ grants:
 		"MUSTER_CONFIG": filepath.Join(dir, "muster.yaml"), "TOKEN": "x", "HOME": dir,
 		"MUSTER_DATABASE_URL": dbtest.URL(t), "MUSTER_NATS_URL": nats.URL(),
 	}}
-	var log bytes.Buffer
+	var log lockedBuffer
 	a := &app{env: variables(s.env), stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: &log}
 	ctx, stop := context.WithCancel(t.Context())
 	up, ended := make(chan endpoints, 1), make(chan error, 1)
@@ -98,12 +99,12 @@ grants:
 	case e := <-up:
 		s.http = e.http
 	case err := <-ended:
-		t.Fatalf("serve ended: %v\n%s", err, &log)
+		t.Fatalf("serve ended: %v\n%s", err, log.String())
 	}
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
-			t.Errorf("serve = %v\n%s", err, &log)
+			t.Errorf("serve = %v\n%s", err, log.String())
 		}
 	})
 	return s
@@ -119,3 +120,36 @@ func (s system) create(t *testing.T, name string, online bool) int64 {
 }
 
 func runnerNamed(name string) githubsim.RunnerSpec { return githubsim.RunnerSpec{Name: name} }
+
+// lockedBuffer may be read while it is written to.
+type lockedBuffer struct {
+	mu    sync.Mutex
+	text  strings.Builder
+	first chan struct{}
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	first := b.wrote()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.text.Len() == 0 {
+		close(first)
+	}
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// wrote is closed with the first write.
+func (b *lockedBuffer) wrote() chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.first == nil {
+		b.first = make(chan struct{})
+	}
+	return b.first
+}

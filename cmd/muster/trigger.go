@@ -138,6 +138,8 @@ func (a *app) await(ctx context.Context, store *db.DB, id string) (fleet.Run, er
 	for {
 		run, err := store.Run(ctx, id)
 		switch {
+		case ctx.Err() != nil:
+			return run, fmt.Errorf("stopped waiting for trigger %s, which goes on: %w", id, ctx.Err())
 		case errors.Is(err, fleet.ErrNotFound):
 			if err := rejected(ctx, store, id); err != nil {
 				return run, err
@@ -151,8 +153,7 @@ func (a *app) await(ctx context.Context, store *db.DB, id string) (fleet.Run, er
 			a.say("%s %s: attempt %d failed, trying again: %s", run.Trigger.Job, run.Trigger.Name, run.Attempt, printable(run.Error))
 		}
 		select {
-		case <-ctx.Done():
-			return run, fmt.Errorf("stopped waiting for trigger %s, which goes on: %w", id, ctx.Err())
+		case <-ctx.Done(): // said above
 		case <-wonder.C:
 			if run.StartedAt.IsZero() {
 				a.say("nobody has begun trigger %s yet: is muster serve running?", id)

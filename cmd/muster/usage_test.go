@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -69,7 +70,9 @@ func TestNobodyThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
 		return l.Addr().String()
 	}
 	none := inDir(t, map[string]string{"muster.yaml": "data_dir: data\n"})
@@ -196,9 +199,8 @@ func fetch(t *testing.T, url string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != http.StatusOK {
+	if err := errors.Join(err, answer.Body.Close()); err != nil || answer.StatusCode != http.StatusOK {
 		t.Fatalf("GET %s = %d, %v: %s", url, answer.StatusCode, err, text)
 	}
 	return string(text)

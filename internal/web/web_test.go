@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -97,8 +98,11 @@ func TestStopFinishesAnswersUnderWay(t *testing.T) {
 			got <- err.Error()
 			return
 		}
-		defer res.Body.Close()
-		body, _ := io.ReadAll(res.Body)
+		body, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			got <- err.Error()
+			return
+		}
 		got <- string(body)
 	}()
 	<-asked
@@ -114,5 +118,7 @@ func TestStopFinishesAnswersUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the address is still taken: %v", err)
 	}
-	again.Close()
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
 }
