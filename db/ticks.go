@@ -58,7 +58,9 @@ func (t Ticks) Fire(ctx context.Context, tick fleet.Tick, trigger fleet.Trigger,
 					SELECT FROM muster.run
 					WHERE job = $1 AND name = $2 AND (
 						state = 'running' AND lease_until > clock_timestamp()
-						OR state = 'queued' AND queued_at > clock_timestamp() - interval '1 hour'))`,
+						OR state = 'queued' AND queued_at > clock_timestamp() - interval '1 hour'
+						-- waits to be tried again; its next pause is well below this
+						OR state = 'failed' AND finished_at > clock_timestamp() - interval '15 minutes'))`,
 				string(trigger.Job), trigger.Name).Scan(&running)
 			if err != nil {
 				return err

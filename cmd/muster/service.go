@@ -113,6 +113,9 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	}
 	engine := &worker.Engine{
 		Log: s.log, Conn: conn, Recorder: db.Runs{DB: record}, Observe: s.metrics.trigger,
+		// Some twelve minutes until a trigger is given up: an outage of an hour
+		// leaves a handful of dead letters, not one per tick.
+		BackoffBase: 2 * time.Second, MaxAttempts: 12,
 		Names: func(job fleet.Job) []string { return s.wiring.Load().names(job) },
 		Handlers: map[fleet.Job]worker.Handler{
 			fleet.JobSync: &inventory.Syncer{
