@@ -1,0 +1,250 @@
+package db_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+func trigger() fleet.Trigger {
+	return fleet.Trigger{ID: uuid.NewString(), Job: fleet.JobSync, Name: "acme", Source: fleet.SourceNATS, Reason: "because"}
+}
+
+// begin is Runs.Begin with what matters of its answer.
+func (w *world) begin(t fleet.Trigger, lease time.Duration) fleet.Begun {
+	w.Helper()
+	b, err := db.Runs{DB: w.db}.Begin(w.ctx, t, lease)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return b
+}
+
+func (w *world) started(t fleet.Trigger, lease time.Duration, attempt int) fleet.Run {
+	w.Helper()
+	b := w.begin(t, lease)
+	if b.Disposition != fleet.DispositionStarted || b.Run.Attempt != attempt || b.Run.State != fleet.RunRunning {
+		w.Fatalf("Begin = %+v, want attempt %d to start", b, attempt)
+	}
+	return b.Run
+}
+
+func conflict(t *testing.T, what string, err error) {
+	t.Helper()
+	if !errors.Is(err, fleet.ErrConflict) {
+		t.Errorf("%s = %v, want fleet.ErrConflict", what, err)
+	}
+}
+
+func TestRunFromBeginToDone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	runs := db.Runs{DB: w.db}
+	tr := trigger()
+	run := w.started(tr, time.Minute, 1)
+	if diff := cmp.Diff(tr, run.Trigger); diff != "" {
+		t.Errorf("trigger (-want +got):\n%s", diff)
+	}
+	b := w.begin(tr, time.Minute)
+	if b.Disposition != fleet.DispositionElsewhere || b.RetryAfter <= 0 || b.RetryAfter > time.Minute {
+		t.Errorf("Begin under a live lease = %+v", b)
+	}
+	if err := runs.Extend(w.ctx, tr.ID, 1, time.Hour); err != nil {
+		t.Error(err)
+	}
+	if b := w.begin(tr, time.Minute); b.RetryAfter <= time.Minute {
+		t.Errorf("Begin after Extend may retry after %v, want the longer lease", b.RetryAfter)
+	}
+	run.State, run.Counts, run.Error = fleet.RunDone, fleet.Counts{"runners": 3}, ""
+	if err := runs.Finish(w.ctx, run); err != nil {
+		t.Fatal(err)
+	}
+	if b := w.begin(tr, time.Minute); b.Disposition != fleet.DispositionFinished {
+		t.Errorf("Begin of what is done = %+v", b)
+	}
+	conflict(t, "Finish again", runs.Finish(w.ctx, run))
+	conflict(t, "Extend of what is done", runs.Extend(w.ctx, tr.ID, 1, time.Hour))
+	w.want(`sync acme nats 1 done {"runners": 3}`, `
+		SELECT concat_ws(' ', job, name, source, attempt, state, error, counts) FROM api.runs WHERE finished_at >= started_at`)
+}
+
+func TestRunIsTakenOverWhenItsLeaseEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	runs := db.Runs{DB: w.db}
+	tr := trigger()
+	old := w.started(tr, 0, 1)
+	w.started(tr, time.Minute, 2)
+	conflict(t, "Extend by the one before", runs.Extend(w.ctx, tr.ID, old.Attempt, time.Hour))
+	old.State = fleet.RunDone
+	conflict(t, "Finish by the one before", runs.Finish(w.ctx, old))
+	conflict(t, "GiveBack by the one before", runs.GiveBack(w.ctx, old))
+	conflict(t, "Die by the one before", runs.Die(w.ctx, old, fleet.DeadLetter{Subject: tr.Subject(), Error: "x"}))
+	conflict(t, "FanOut by the one before", runs.FanOut(w.ctx, old, []string{"a"}))
+	w.want("running 0 0", `
+		SELECT concat_ws(' ', (SELECT string_agg(state, ' ') FROM muster.run),
+			(SELECT count(*) FROM muster.outbox), (SELECT count(*) FROM muster.dead_letter))`)
+}
+
+func TestRunThatFailedIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	runs := db.Runs{DB: w.db}
+	tr := trigger()
+	run := w.started(tr, time.Minute, 1)
+	run.State, run.Error = fleet.RunFailed, "GitHub is away"
+	if err := runs.Finish(w.ctx, run); err != nil {
+		t.Fatal(err)
+	}
+	w.want("failed GitHub is away", `SELECT state || ' ' || error FROM api.runs`)
+	run = w.started(tr, time.Minute, 2)
+
+	// A stop is not the attempt's fault.
+	run.State, run.Error = fleet.RunFailed, "interrupted"
+	if err := runs.GiveBack(w.ctx, run); err != nil {
+		t.Fatal(err)
+	}
+	w.started(tr, time.Minute, 2)
+}
+
+func TestEightBeginOneRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tr := trigger()
+	begun := make([]fleet.Begun, 8)
+	var g errgroup.Group
+	for i := range begun {
+		g.Go(func() error {
+			var err error
+			begun[i], err = db.Runs{DB: w.db}.Begin(w.ctx, tr, time.Minute)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	how := map[fleet.Disposition]int{}
+	for _, b := range begun {
+		how[b.Disposition]++
+	}
+	if want := map[fleet.Disposition]int{fleet.DispositionStarted: 1, fleet.DispositionElsewhere: 7}; !cmp.Equal(how, want) {
+		t.Errorf("dispositions %v, want %v", how, want)
+	}
+}
+
+func TestDeadRunHasALetterAndAnEvent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	runs := db.Runs{DB: w.db}
+	tr := trigger()
+	run := w.started(tr, time.Minute, 1)
+	run.Error = "no such target"
+	letter := fleet.DeadLetter{ID: tr.ID, Subject: tr.Subject(), TriggerID: tr.ID, Body: "{}", Error: run.Error, Attempts: 1}
+	if err := runs.Die(w.ctx, run, letter); err != nil {
+		t.Fatal(err)
+	}
+	w.want("dead no such target", `SELECT state || ' ' || error FROM api.runs`)
+	w.want("TR500E nats muster.v1.trigger.sync.acme no such target", `
+		SELECT concat_ws(' ', code, actor_type, actor, reason) FROM api.audit WHERE trigger_id = $1`, tr.ID)
+	letters, err := w.db.DeadLetters(w.ctx)
+	if err != nil || len(letters) != 1 {
+		t.Fatalf("DeadLetters = %+v, %v", letters, err)
+	}
+	letter.DiedAt = letters[0].DiedAt
+	if diff := cmp.Diff(letter, letters[0]); diff != "" || letter.DiedAt.IsZero() {
+		t.Errorf("letter (-want +got):\n%s", diff)
+	}
+	if b := w.begin(tr, time.Minute); b.Disposition != fleet.DispositionFinished {
+		t.Errorf("Begin of what is dead = %+v", b)
+	}
+	conflict(t, "Die again", runs.Die(w.ctx, run, letter))
+}
+
+func TestRejectedMessageLeavesOneLetter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	letter := fleet.DeadLetter{ID: uuid.NewString(), Subject: "muster.v1.trigger.dance.acme", Body: "{", Error: "unknown job", Attempts: 1}
+	for range 2 {
+		if err := (db.Runs{DB: w.db}).Reject(w.ctx, letter); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.want("1 1 0", `SELECT concat_ws(' ', (SELECT count(*) FROM api.dead_letters), (SELECT count(*) FROM api.audit), (SELECT count(*) FROM api.runs))`)
+}
+
+func TestFanOutTwiceMakesNoMoreParts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	runs := db.Runs{DB: w.db}
+	tr := trigger()
+	tr.Name = fleet.All
+	names := []string{"acme", "widgets"}
+	run := w.started(tr, 0, 1)
+	run.State = fleet.RunDone
+	if err := runs.FanOut(w.ctx, run, names); err != nil {
+		t.Fatal(err)
+	}
+	// As if the process had died before it could acknowledge, in a world where
+	// the run was not recorded as done.
+	w.exec(`UPDATE muster.run SET state = 'failed' WHERE trigger_id = $1`, tr.ID)
+	run = w.started(tr, time.Minute, 2)
+	run.State = fleet.RunDone
+	if err := runs.FanOut(w.ctx, run, names); err != nil {
+		t.Fatal(err)
+	}
+	parts, err := w.db.Parts(w.ctx, tr.ID)
+	if err != nil || len(parts) != 2 {
+		t.Fatalf("Parts = %+v, %v, want 2", parts, err)
+	}
+	for i, p := range parts {
+		want := fleet.Trigger{ID: p.Trigger.ID, Job: tr.Job, Name: names[i], Source: tr.Source, Parent: tr.ID, Reason: tr.Reason}
+		if diff := cmp.Diff(want, p.Trigger); diff != "" || p.State != fleet.RunQueued || p.Attempt != 0 {
+			t.Errorf("part %+v, trigger (-want +got):\n%s", p, diff)
+		}
+	}
+	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, 10, time.Minute)
+	if err != nil || len(messages) != 2 {
+		t.Fatalf("outbox holds %+v, %v, want 2", messages, err)
+	}
+	for _, m := range messages {
+		if m.Headers[fleet.HeaderTrigger] != m.ID {
+			t.Errorf("message %+v does not carry its trigger", m)
+		}
+	}
+	// Queued runs are nobody's business yet.
+	w.want("1", `SELECT count(*) FROM api.runs`)
+	// What the record knows of a part wins over what its message can say.
+	part := parts[0].Trigger
+	part.Parent, part.Source, part.Reason = "", fleet.SourceNATS, ""
+	if got := w.started(part, time.Minute, 1); got.Trigger.Parent != tr.ID || got.Trigger.Reason != tr.Reason {
+		t.Errorf("part began as %+v", got.Trigger)
+	}
+}
+
+func TestActorOf(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		source fleet.Source
+		reason string
+		want   fleet.Actor
+	}{
+		{fleet.SourceCron, "", fleet.Actor{Type: fleet.ActorCron, Name: "sync/acme"}},
+		{fleet.SourceCLI, "alice", fleet.Actor{Type: fleet.ActorCLI, Name: "alice"}},
+		{fleet.SourceCLI, "", fleet.Actor{Type: fleet.ActorCLI, Name: "cli"}},
+		{fleet.SourceNATS, "x", fleet.Actor{Type: fleet.ActorNATS, Name: "muster.v1.trigger.sync.acme"}},
+		{fleet.SourceSync, "", fleet.System},
+	} {
+		tr := trigger()
+		tr.Source, tr.Reason = tt.source, tt.reason
+		if got := db.ActorOf(tr); got != tt.want {
+			t.Errorf("ActorOf(%s) = %+v, want %+v", tt.source, got, tt.want)
+		}
+	}
+}
