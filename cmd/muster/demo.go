@@ -71,15 +71,15 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
 	_ = log.Close() // every line was written as it came
 	switch {
 	case keep:
-		fmt.Fprintf(a.stderr, "The data, the configuration and the service's log are in %s\n", dir)
+		a.say("the data, the configuration and the service's log are in %s", dir)
 	case err != nil && ctx.Err() == nil:
-		fmt.Fprintf(a.stderr, "The service's log is in %s\n", filepath.Join(dir, "muster.log"))
+		a.say("the service's log is in %s", filepath.Join(dir, "muster.log"))
 		places[0] = filepath.Join(dir, "data")
 		fallthrough
 	default:
 		for _, place := range places {
 			if left := os.RemoveAll(place); left != nil {
-				fmt.Fprintf(a.stderr, "muster: remove the demo's data: %v\n", left)
+				a.say("remove the demo's data: %v", left)
 			}
 		}
 	}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/muster-fleet/muster/internal/web"
+)
+
+// ready lists what is not as it should be.
+func (s *service) ready(ctx context.Context) []web.Fault {
+	var faults []web.Fault
+	record, conn := s.record.Load(), s.conn.Load()
+	add := func(detail bool, format string, args ...any) {
+		faults = append(faults, web.Fault{Text: fmt.Sprintf(format, args...), Detail: detail})
+	}
+	if record == nil {
+		add(false, "postgres: not started yet")
+	} else if err := record.Ping(ctx); err != nil {
+		add(false, "postgres: %v", err)
+	} else if !s.usable.Load() {
+		add(false, "postgres: the schema is not ready yet")
+	}
+	if conn == nil {
+		add(false, "nats: not connected yet")
+	} else if err := conn.Ready(); err != nil {
+		add(false, "%v", err)
+	}
+	if record == nil || len(faults) > 0 {
+		return faults
+	}
+	if !s.serving.Load() {
+		add(false, "muster: still starting, no requests are taken yet")
+	}
+	if !record.WorksAsApp() {
+		add(true, "postgres: working as %s, not as the role muster_app: the audit trail is protected by triggers alone", record.Role())
+	}
+	states, err := record.TargetStates(ctx)
+	if err != nil {
+		add(true, "targets: %v", err)
+	}
+	for _, t := range states {
+		if t.CredentialFault != "" {
+			add(true, "target %s: %s", t.Name, t.CredentialFault)
+		}
+	}
+	halted, err := record.PolicyStates(ctx)
+	if err != nil {
+		add(true, "policies: %v", err)
+	}
+	for _, p := range halted {
+		if p.Halted {
+			add(true, "policy %s on %s is halted: %s", p.Policy, p.Target, p.Reason)
+		}
+	}
+	return faults
+}
