@@ -23,8 +23,6 @@ grants:
 retain_days: 1
 `
 
-const policyName = "reap-long-offline"
-
 const reaperText = `apiVersion: muster/v1
 kind: RunnerPolicy
 metadata: {name: reap-long-offline, owner: the demo}

@@ -147,9 +147,9 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// until asks again and again until done says yes, and returns false when the
-// time is over first.
-func until(ctx context.Context, limit time.Duration, done func(context.Context) (bool, error)) (bool, error) {
+// until asks again and again until done says yes or the time is over: what has
+// not happened by then, the checks will say.
+func until(ctx context.Context, limit time.Duration, done func(context.Context) (bool, error)) error {
 	over := time.NewTimer(limit)
 	defer over.Stop()
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -157,13 +157,13 @@ func until(ctx context.Context, limit time.Duration, done func(context.Context) 
 	for {
 		ok, err := done(ctx)
 		if ok || err != nil {
-			return ok, err
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return ctx.Err()
 		case <-over.C:
-			return false, nil
+			return nil
 		case <-tick.C:
 		}
 	}

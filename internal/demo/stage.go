@@ -45,8 +45,7 @@ func (s *stage) play(ctx context.Context, limit time.Duration) error {
 			return err
 		}
 		s.tell.say("something outside of muster publishes muster.v1.trigger.sync.acme, with an empty body")
-		_, err := until(ctx, limit, s.over)
-		return err
+		return until(ctx, limit, s.over)
 	})
 	err := g.Wait()
 	if err != nil && ctx.Err() != nil && strings.Contains(err.Error(), context.Canceled.Error()) {
@@ -81,7 +80,7 @@ func (s *stage) settle(ctx context.Context) error {
 		}
 	}
 	s.tell.say("the flapping stops; one more sync of everything")
-	_, err := until(ctx, 15*time.Second, func(ctx context.Context) (bool, error) {
+	return until(ctx, 15*time.Second, func(ctx context.Context) (bool, error) {
 		t, err := s.record.ReadAPI(ctx, `
 			SELECT (SELECT count(*) FROM api.runners WHERE removed_at IS NULL AND status = 'offline')
 				= $1 AND NOT EXISTS (SELECT FROM api.actions WHERE state = 'intended')
@@ -92,7 +91,6 @@ func (s *stage) settle(ctx context.Context) error {
 		}
 		return t.Rows[0][0] == "true", nil
 	})
-	return err
 }
 
 func (s *stage) offlineInTruth() int {
