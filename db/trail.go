@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -110,6 +111,8 @@ func display(v any) string {
 		return ""
 	case time.Time:
 		return v.UTC().Format("15:04:05")
+	case [16]byte:
+		return uuid.UUID(v).String()
 	case []any:
 		b, _ := json.Marshal(v) // values of a text array always encode
 		return string(b)
