@@ -111,7 +111,24 @@ func auditRow(e fleet.AuditEvent) ([]any, error) {
 	if err := enc.Encode(p); err != nil {
 		return nil, fmt.Errorf("audit event %s: encode: %w", e.Code, err)
 	}
-	body := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	body := storableJSON(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
 	leaf := sha256.Sum256(append([]byte{0}, body...))
 	return []any{id, at, string(body), leaf[:]}, nil
+}
+
+// storableJSON replaces each NUL within a string, which JSON can hold and
+// Postgres's text cannot: a name that somebody else chose must not keep its
+// event out of the trail.
+func storableJSON(body []byte) []byte {
+	const escape = `\u`
+	for i := 0; i+6 <= len(body); i++ {
+		if body[i] != '\\' {
+			continue
+		}
+		if string(body[i:i+6]) == escape+"0000" {
+			copy(body[i:], escape+"fffd")
+		}
+		i++ // what is escaped is no escape itself
+	}
+	return body
 }

@@ -256,6 +256,17 @@ func TestNobodyChangesTheTrail(t *testing.T) {
 	w.want("1", `SELECT count(*) FROM audit.event`)
 }
 
+func TestEventTakesAnyText(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e := event()
+	e.RunnerName = "a\x00b\xffc\u2028\\u0000"
+	e.Details["evidence"] = map[string]any{"k\x00": []string{"\x00", `\u0000`, `\`, "\n"}}
+	w.audit(e)
+	w.want("a\uFFFDb\uFFFDc\u2028\\u0000", `SELECT runner_name FROM api.audit`)
+	w.want(`{"k`+"\uFFFD"+`": ["`+"\uFFFD"+`", "\\u0000", "\\", "\n"]}`, `SELECT payload->'details'->'evidence' FROM api.audit`)
+}
+
 func TestXidIsThatOfTheTransaction(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
