@@ -56,7 +56,7 @@ func TestConnectWaitsForAServerThatIsNotThereYet(t *testing.T) {
 	s := startNATS(t, nil)
 	url := s.ClientURL()
 	s.keepPort()
-	s.stop()
+	s.stop(t)
 	c, err := queue.Connect(t.Context(), queue.Config{URL: url, Name: t.Name(), Log: quiet})
 	if err != nil {
 		t.Fatalf("Connect: %v", err)
@@ -115,7 +115,7 @@ func TestJetStreamSwitchedOffIsSaid(t *testing.T) {
 func TestAServerInThisProcessNeedsNoAddress(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, func(o *server.Options) { o.DontListen = true })
-	c, err := queue.Connect(t.Context(), queue.Config{InProcess: s.Server, Log: quiet})
+	c, err := queue.Connect(t.Context(), queue.Config{InProcess: s.inside, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestCloseEndsADeadConnectionToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.stop()
+	s.stop(t)
 	began := time.Now()
 	c.Close()
 	if took := time.Since(began); took > patience {

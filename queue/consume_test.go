@@ -110,8 +110,7 @@ func TestConsumeOutlivesARestartAndTheLossOfConsumerAndStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the loss of the stream") // sequence 1 again, and yet another trigger
-	s.opts.StoreDir = t.TempDir()
-	s.restart(t)
+	s.restartEmpty(t)
 	check("the loss of all files")
 	if err := c.Ready(); err != nil {
 		t.Errorf("Ready() = %v", err)
@@ -137,7 +136,7 @@ func TestConsumeWaitsForAServerThatIsNotThereYet(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	s.keepPort()
-	s.stop()
+	s.stop(t)
 	c, err := queue.Connect(t.Context(), queue.Config{URL: s.ClientURL(), Log: quiet})
 	if err != nil {
 		t.Fatal(err)

@@ -117,7 +117,7 @@ func TestRequestTellsWhyThereIsNoAnswer(t *testing.T) {
 	dial := func(user, inbox string) *queue.Conn {
 		t.Helper()
 		c, err := queue.Connect(t.Context(), queue.Config{
-			URL: "nats://" + user + ":" + user + "@" + s.Addr().String(), InboxPrefix: inbox, Log: quiet,
+			URL: "nats://" + user + ":" + user + "@" + s.inside.Addr().String(), InboxPrefix: inbox, Log: quiet,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -208,7 +208,7 @@ func TestWhileNATSIsAwayTheRelayClaimsNothing(t *testing.T) {
 	s := startNATS(t, nil)
 	c := ready(t, s)
 	s.keepPort()
-	s.stop()
+	s.stop(t)
 	deadline := time.Now().Add(patience)
 	for c.Ready() == nil && time.Now().Before(deadline) { // until the loss has been noticed
 		runtime.Gosched()

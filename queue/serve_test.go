@@ -153,7 +153,7 @@ func TestWhatIsTooMuchIsRefusedAtOnce(t *testing.T) {
 
 func TestStoppingServeAnswersWhatHasArrived(t *testing.T) {
 	t.Parallel()
-	s := startNATS(t, nil)
+	s := startNATS(t, inProcess)
 	service, began, release := slow(t)
 	c := connect(t, s)
 	stopped := make(chan struct{})
@@ -173,9 +173,9 @@ func TestStoppingServeAnswersWhatHasArrived(t *testing.T) {
 	receive(t, began)
 	publish("waiting")
 	publish("waiting")
-	before := s.NumSubscriptions()
+	before := s.inside.NumSubscriptions()
 	go func() { _ = stop() }() // its error is the cleanup's to report
-	for s.NumSubscriptions() == before {
+	for s.inside.NumSubscriptions() == before {
 		runtime.Gosched()
 	}
 	select {
@@ -245,7 +245,7 @@ func TestASubscriptionThatIsNotAllowedShowsInReady(t *testing.T) {
 			Subscribe: &server.SubjectPermission{Deny: []string{"muster.v1.token.>"}},
 		}}}
 	})
-	c, err := queue.Connect(t.Context(), queue.Config{URL: "nats://muster:muster@" + s.Addr().String(), Log: quiet})
+	c, err := queue.Connect(t.Context(), queue.Config{URL: "nats://muster:muster@" + s.inside.Addr().String(), Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,52 +20,93 @@ const patience = 30 * time.Second
 
 // natsServer is a server that a test may stop and start again.
 type natsServer struct {
-	*server.Server
-	opts *server.Options
+	inside *server.Server // nil where the server is in a box
+	opts   *server.Options
+	box    *natsBox // nil where the server is in this process
 }
+
+// inProcess changes nothing; it is for tests that look into the server.
+func inProcess(*server.Options) {}
 
 func startNATS(t testing.TB, change func(*server.Options)) *natsServer {
 	t.Helper()
-	opts := &server.Options{
+	s := &natsServer{opts: &server.Options{
 		Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true,
 		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 30,
+	}}
+	switch {
+	case change != nil:
+		change(s.opts)
+	case natsImage != "":
+		s.box = newNATSBox(t)
+		t.Cleanup(func() { s.box.remove(t) })
+		s.box.start(t)
+		return s
 	}
-	if change != nil {
-		change(opts)
-	}
-	s := &natsServer{opts: opts}
 	s.start(t)
-	t.Cleanup(func() { s.stop() })
+	t.Cleanup(func() { s.stop(t) })
 	return s
 }
 
 func (s *natsServer) start(t testing.TB) {
 	t.Helper()
+	if s.box != nil {
+		s.box.start(t)
+		return
+	}
 	srv, err := server.NewServer(s.opts)
 	if err != nil {
 		t.Fatalf("nats server: %v", err)
 	}
-	s.Server = srv
+	s.inside = srv
 	srv.Start()
 	if !srv.ReadyForConnections(patience) {
 		t.Fatal("nats server does not come up")
 	}
 }
 
-func (s *natsServer) stop() {
-	s.Shutdown()
-	s.WaitForShutdown()
+func (s *natsServer) stop(t testing.TB) {
+	t.Helper()
+	if s.box != nil {
+		s.box.stop(t)
+		return
+	}
+	s.inside.Shutdown()
+	s.inside.WaitForShutdown()
+}
+
+func (s *natsServer) ClientURL() string {
+	if s.box != nil {
+		return s.box.url()
+	}
+	return s.inside.ClientURL()
 }
 
 // keepPort has the next start listen where this one does.
-func (s *natsServer) keepPort() { s.opts.Port = s.Addr().(*net.TCPAddr).Port }
+func (s *natsServer) keepPort() {
+	if s.box == nil {
+		s.opts.Port = s.inside.Addr().(*net.TCPAddr).Port
+	}
+}
 
 // restart keeps the address, so that clients find the server again.
 func (s *natsServer) restart(t testing.TB) {
 	t.Helper()
 	s.keepPort()
-	s.stop()
+	s.stop(t)
 	s.start(t)
+}
+
+// restartEmpty is restart with the loss of all files.
+func (s *natsServer) restartEmpty(t testing.TB) {
+	t.Helper()
+	if s.box != nil {
+		s.box.remove(t)
+		s.box.start(t)
+		return
+	}
+	s.opts.StoreDir = t.TempDir()
+	s.restart(t)
 }
 
 func connect(t testing.TB, s *natsServer) *queue.Conn {

@@ -114,7 +114,7 @@ func TestPermissionsThatDoNotSufficeAreNamed(t *testing.T) {
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.>"}},
 		}}}
 	})
-	c, err := queue.Connect(t.Context(), queue.Config{URL: "nats://muster:muster@" + s.Addr().String(), Log: quiet})
+	c, err := queue.Connect(t.Context(), queue.Config{URL: "nats://muster:muster@" + s.inside.Addr().String(), Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
