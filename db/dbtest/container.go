@@ -30,6 +30,7 @@ const inside = "5432/tcp"
 type box struct {
 	port     int // on the engine's host; 0: the engine chooses, anew at each start
 	password string
+	addr     string // where it has answered, and has to again after a restart
 	c        *testcontainers.DockerContainer
 }
 
@@ -71,9 +72,12 @@ func (b *box) start(ctx context.Context) (string, error) {
 // log tells: the official image starts twice, and the engine's proxy listens
 // before the server does.
 func (b *box) await(ctx context.Context) (string, error) {
-	addrs, err := b.addresses(ctx)
-	if err != nil {
-		return "", err
+	addrs := []string{b.addr}
+	if b.addr == "" {
+		var err error
+		if addrs, err = b.addresses(ctx); err != nil {
+			return "", err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -90,6 +94,7 @@ func (b *box) await(ctx context.Context) (string, error) {
 				RawQuery: "sslmode=disable",
 			}).String()
 			if last = answers(ctx, u); last == nil {
+				b.addr = addr
 				return u, nil
 			}
 		}
@@ -104,7 +109,7 @@ func (b *box) await(ctx context.Context) (string, error) {
 // addresses are where the server may be found. Tests that themselves run in a
 // container reach its engine at another address than tests beside it, and an
 // engine within that container at yet another, which testcontainers does not
-// tell apart. The order makes the address the same after a restart.
+// tell apart.
 func (b *box) addresses(ctx context.Context) ([]string, error) {
 	port, err := b.c.MappedPort(ctx, inside)
 	if err != nil {
