@@ -1,0 +1,103 @@
+package db_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	before := t0.Add(-400 * 24 * time.Hour)
+	old, young := before.Add(-time.Second), before
+	ids := func() []string {
+		return []string{uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()}
+	}
+
+	// The newest tick of a schedule says where it goes on.
+	w.exec(`INSERT INTO muster.tick (schedule, tick_at, state) VALUES
+		('sync/acme', $1::timestamptz - interval '1 h', 'missed'), ('sync/acme', $1, 'missed'), ('sync/acme', $2, 'missed'),
+		('yearly', $1::timestamptz - interval '1 h', 'missed'), ('yearly', $1, 'missed')`, old, young)
+	run := ids()
+	w.exec(`INSERT INTO muster.run (trigger_id, job, name, source, state, queued_at) VALUES
+		($1, 'sync', 'acme', 'nats', 'done', $5), ($2, 'sync', 'acme', 'nats', 'dead', $5),
+		($3, 'sync', 'acme', 'nats', 'failed', $5), ($4, 'sync', 'acme', 'nats', 'done', $6)`, run[0], run[1], run[2], run[3], old, young)
+	w.exec(`INSERT INTO muster.sync (sync_id, target, trigger_id, started_at, finished_at, outcome, pages, api_calls, runners, added, changed, removed)
+		SELECT gen_random_uuid(), 'acme', gen_random_uuid(), at, at, 'complete', 1, 1, 0, 0, 0, 0 FROM unnest($1::timestamptz[]) AS at`, []time.Time{old, young})
+	w.exec(`INSERT INTO muster.runner_history (target, runner_id, name, at, change)
+		SELECT 'acme', 1, 'r1', at, 'online' FROM unnest($1::timestamptz[]) AS at`, []time.Time{old, young})
+	w.exec(`INSERT INTO muster.token (host, request_id, attempt, target, kind, outcome, body_sha256, requested_at) VALUES
+		('h', gen_random_uuid(), 1, 'acme', 'registration', 'issued', '', $1), ('h', gen_random_uuid(), 1, 'acme', 'registration', 'denied', '', $1),
+		('h', gen_random_uuid(), 1, 'acme', 'registration', 'requested', '', $1), ('h', gen_random_uuid(), 1, 'acme', 'registration', 'issued', '', $2)`, old, young)
+
+	// Runners: live and long known, removed long ago, removed lately, removed
+	// long ago under an intent that nobody settled yet.
+	for id := range int64(4) {
+		w.runner(id + 1)
+	}
+	w.exec(`UPDATE muster.runner SET first_seen_at = $1, seen_at = $1`, old)
+	w.exec(`UPDATE muster.runner SET removed_at = CASE runner_id WHEN 3 THEN $2::timestamptz ELSE $1 END, removal_cause = 'policy' WHERE runner_id > 1`, old, young)
+	open, settled := action(4), action(2)
+	keep := decision(1, fleet.VerdictKeep, "grace")
+	again := decision(3, fleet.VerdictKeep, "grace")
+	carried, done := decision(4, fleet.VerdictAct, "matched"), decision(2, fleet.VerdictAct, "matched")
+	for _, d := range []*fleet.Decision{&keep, &again, &carried, &done} {
+		d.At = old
+	}
+	again.At = young
+	stored := []fleet.Decision{keep, again, carried, done}
+	w.tx(func(tx *db.Tx) error {
+		if err := tx.SaveDecisions(w.ctx, stored); err != nil {
+			return err
+		}
+		open.DecisionID, settled.DecisionID = stored[2].ID, stored[3].ID
+		for _, a := range []fleet.Action{open, settled} {
+			if err := tx.Intend(w.ctx, a, 0, false); err != nil {
+				return err
+			}
+		}
+		settled.State, settled.SettledAt = fleet.ActionDone, old
+		return tx.Settle(w.ctx, settled)
+	})
+	trail := w.value(`SELECT count(*) FROM audit.event`)
+
+	var counts fleet.Counts
+	keepHouse := func() {
+		w.tx(func(tx *db.Tx) error {
+			var err error
+			counts, err = tx.Housekeep(w.ctx, before)
+			return err
+		})
+	}
+	keepHouse()
+	want := fleet.Counts{
+		"ticks": 3, "runs": 2, "syncs": 1, "actions": 1, "decisions": 2, "tokens": 2, "history": 1, "last_decisions": 2, "runners": 1,
+	}
+	if diff := cmp.Diff(want, counts); diff != "" {
+		t.Errorf("Housekeep (-want +got):\n%s", diff)
+	}
+	w.want("sync/acme 1, yearly 1", `
+		SELECT string_agg(schedule || ' ' || n, ', ' ORDER BY schedule) FROM (SELECT schedule, count(*) AS n FROM muster.tick GROUP BY schedule) x`)
+	w.want("1 3 4", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.runner`)
+	w.want("4 intended", `SELECT string_agg(runner_id || ' ' || state, ', ') FROM muster.action`)
+	w.want("3 4", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.decision`)
+	// A decision that is gone is news when it is taken again.
+	w.want("3 4", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.last_decision`)
+	w.want("failed done", `SELECT string_agg(state, ' ' ORDER BY queued_at) FROM muster.run`)
+	w.want("1", `SELECT count(*) FROM muster.token WHERE outcome = 'requested'`)
+	w.want(trail, `SELECT count(*) FROM audit.event`)
+
+	keepHouse()
+	for what, n := range counts {
+		if n != 0 {
+			t.Errorf("a second time %d %s go", n, what)
+		}
+	}
+}

@@ -1,0 +1,235 @@
+package db_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+func TestTargetIsNotedAtItsFirstUse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var g errgroup.Group
+	for range 4 { // replicas
+		g.Go(func() error {
+			return w.db.InTx(w.ctx, func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, acme, t0) })
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	w.want("TG302I acme org/acme https://ghes.example.com/api/v3", `
+		SELECT string_agg(concat_ws(' ', code, target, payload->'details'->>'scope', payload->'details'->>'api_url'), ', ') FROM api.audit`)
+	state, err := w.db.TargetState(w.ctx, acme.Name)
+	if diff := cmp.Diff(fleet.TargetState{Target: acme}, state); err != nil || diff != "" {
+		t.Errorf("TargetState: %v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestTargetOfAnotherScopeIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := w.db.CheckIdentity(w.ctx, acme); err != nil {
+		t.Errorf("CheckIdentity of a target never used: %v", err)
+	}
+	w.target()
+	for _, tt := range []struct {
+		name   string
+		change func(*fleet.Target)
+		ok     bool
+	}{
+		{"as it was", func(*fleet.Target) {}, true},
+		{"in capitals", func(x *fleet.Target) { x.Scope.Owner = "ACME"; x.APIURL = "https://GHES.example.com/api/v3" }, true},
+		{"another gap", func(x *fleet.Target) { x.MaxObservationGap = time.Minute }, true},
+		{"another owner", func(x *fleet.Target) { x.Scope.Owner = "acme2" }, false},
+		{"another kind", func(x *fleet.Target) { x.Scope.Kind = fleet.ScopeEnterprise }, false},
+		{"another server", func(x *fleet.Target) { x.APIURL = fleet.DefaultAPIURL }, false},
+	} {
+		target := acme
+		tt.change(&target)
+		ensure := w.db.InTx(w.ctx, func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, target, t0) })
+		for what, err := range map[string]error{"EnsureTarget": ensure, "CheckIdentity": w.db.CheckIdentity(w.ctx, target)} {
+			if tt.ok && err != nil || !tt.ok && (!errors.Is(err, fleet.ErrConflict) || !strings.Contains(err.Error(), "new name")) {
+				t.Errorf("%s %s: %v", what, tt.name, err)
+			}
+		}
+	}
+	w.want("1", `SELECT count(*) FROM api.audit`)
+}
+
+func TestObservationGapFollowsTheConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	version := w.value(`SELECT xmin FROM muster.target`)
+	w.tx(func(tx *db.Tx) error { return tx.SetObservationGap(w.ctx, acme) })
+	w.want(version, `SELECT xmin FROM muster.target`)
+	changed := acme
+	changed.MaxObservationGap = 90 * time.Minute
+	w.tx(func(tx *db.Tx) error { return tx.SetObservationGap(w.ctx, changed) })
+	if s, err := w.db.TargetStates(w.ctx); err != nil || len(s) != 1 || s[0].MaxObservationGap != 90*time.Minute {
+		t.Errorf("TargetStates = %+v, %v", s, err)
+	}
+}
+
+func TestCredentialFaultIsNewsOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	for i, step := range []struct {
+		fault string
+		news  bool
+	}{{"", false}, {"401", true}, {"403", false}, {"", true}, {"", false}} {
+		w.tx(func(tx *db.Tx) error {
+			news, err := tx.SetCredentialFault(w.ctx, acme.Name, step.fault)
+			if news != step.news {
+				t.Errorf("step %d: SetCredentialFault(%q) is news: %v", i, step.fault, news)
+			}
+			return err
+		})
+	}
+	w.want("<null>", `SELECT credential_fault FROM muster.target`)
+}
+
+func TestMarkRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	for id := range int64(3) {
+		w.runner(id + 1)
+	}
+	mark := func(id int64, cause fleet.RemovalCause, at time.Time) bool {
+		t.Helper()
+		var news bool
+		w.tx(func(tx *db.Tx) error {
+			if err := tx.LockRunner(w.ctx, acme.Name, id); err != nil {
+				return err
+			}
+			var err error
+			news, err = tx.MarkRemoved(w.ctx, acme.Name, id, cause, at)
+			return err
+		})
+		return news
+	}
+	at := func(minute int) time.Time { return t0.Add(time.Duration(minute) * time.Minute) }
+	if !mark(1, fleet.CausePolicy, at(1)) || mark(1, fleet.CauseOperator, at(2)) {
+		t.Error("a removal is news once")
+	}
+	// What a sync could not tell is told afterwards, at the time it had.
+	if !mark(2, fleet.CauseUnknown, at(1)) || mark(2, fleet.CausePolicy, at(2)) {
+		t.Error("a removal is news once, whoever noticed it")
+	}
+	w.want("1 policy 12:01, 2 policy 12:01, 3", `
+		SELECT string_agg(concat_ws(' ', runner_id, removal_cause, to_char(removed_at AT TIME ZONE 'UTC', 'HH24:MI')), ', ' ORDER BY runner_id) FROM api.runners`)
+	w.want("1 r1 removed, 2 r2 removed", `
+		SELECT string_agg(concat_ws(' ', runner_id, name, change, after, sync_id), ', ' ORDER BY runner_id) FROM api.runner_history`)
+	err := w.db.InTx(w.ctx, func(tx *db.Tx) error {
+		_, err := tx.MarkRemoved(w.ctx, acme.Name, 9, fleet.CausePolicy, t0)
+		return err
+	})
+	if !errors.Is(err, fleet.ErrNotFound) {
+		t.Errorf("MarkRemoved of a runner never seen = %v, want fleet.ErrNotFound", err)
+	}
+	live, err := w.db.LiveRunners(w.ctx, acme.Name)
+	if err != nil || len(live) != 1 || live[0].ID != 3 {
+		t.Errorf("LiveRunners = %+v, %v", live, err)
+	}
+	gone, err := w.db.Runners(w.ctx, db.RunnerFilter{Removed: true})
+	if err != nil || len(gone) != 2 || gone[0].RemovalCause != fleet.CausePolicy || gone[0].OfflineFor != 0 {
+		t.Errorf("removed runners = %+v, %v", gone, err)
+	}
+}
+
+func TestRunnerFilter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	w.runner(1)
+	w.runner(2)
+	w.exec(`UPDATE muster.runner SET status = 'online', offline_since = NULL, labels = '{gpu,linux}' WHERE runner_id = 2`)
+	w.exec(`UPDATE muster.runner SET offline_from_us = 0, offline_from_sync = 1, offline_from_at = $1 WHERE runner_id = 1`, t0)
+	w.exec(`UPDATE muster.target SET observed_us = 3600000000, complete_syncs = 3, last_complete_sync_at = $1`, t0.Add(2*time.Hour))
+	for _, tt := range []struct {
+		name   string
+		filter db.RunnerFilter
+		want   string
+	}{
+		{"all", db.RunnerFilter{}, "r1 r2"},
+		{"target", db.RunnerFilter{Target: "acme"}, "r1 r2"},
+		{"another target", db.RunnerFilter{Target: "widgets"}, ""},
+		{"status", db.RunnerFilter{Status: fleet.StatusOnline}, "r2"},
+		{"name", db.RunnerFilter{Name: "r1"}, "r1"},
+		{"part of a name", db.RunnerFilter{Name: "r"}, ""},
+		{"labels", db.RunnerFilter{Labels: []string{"linux", "gpu"}}, "r2"},
+		{"one label too many", db.RunnerFilter{Labels: []string{"linux", "gpu", "self-hosted"}}, ""},
+		{"offline for as long", db.RunnerFilter{OfflineFor: time.Hour}, "r1"},
+		{"offline for longer", db.RunnerFilter{OfflineFor: time.Hour + time.Microsecond}, ""},
+	} {
+		found, err := w.db.Runners(w.ctx, tt.filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, r := range found {
+			names = append(names, r.Name)
+		}
+		if got := strings.Join(names, " "); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	r, err := w.db.Runner(w.ctx, acme.Name, 1)
+	if err != nil || r.OfflineFor != time.Hour || r.OfflineListings != 3 || r.OfflineSpan != 2*time.Hour || !r.LastSeenAt.Equal(t0.Add(2*time.Hour)) {
+		t.Errorf("Runner = %+v, %v", r, err)
+	}
+}
+
+func TestGauges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	w.runner(1)
+	w.runner(2)
+	w.exec(`UPDATE muster.runner SET status = 'online', busy = true WHERE runner_id = 2`)
+	w.exec(`UPDATE muster.target SET last_complete_sync_at = clock_timestamp() - interval '100 s'`)
+	w.tx(func(tx *db.Tx) error {
+		p := fleet.PolicyState{Policy: "reap", Target: "acme", Enforcement: fleet.EnforcementEnforce}
+		if _, err := tx.LockPolicy(w.ctx, p); err != nil {
+			return err
+		}
+		if _, err := tx.Halt(w.ctx, "reap", "acme", "too many", t0); err != nil {
+			return err
+		}
+		return tx.Intend(w.ctx, action(1), time.Minute, false)
+	})
+	w.enqueue(fleet.OutboxMessage{Subject: "x"})
+	if err := (db.Runs{DB: w.db}).Reject(w.ctx, fleet.DeadLetter{Subject: "s", Error: "e"}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := w.db.Gauges(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, g := range all {
+		got[strings.TrimSpace(g.Name+" "+g.Target+" "+g.Policy)] = g.Value
+	}
+	for _, moving := range []string{db.GaugeSyncAge + " acme", db.GaugeOutboxAge} {
+		if got[moving] <= 0 {
+			t.Errorf("%s = %v", moving, got[moving])
+		}
+		delete(got, moving)
+	}
+	want := map[string]float64{
+		"runners acme": 2, "runners_online acme": 1, "runners_busy acme": 1, "policy_halted acme reap": 1, "dead_letters": 1, "open_intents": 1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Gauges (-want +got):\n%s", diff)
+	}
+}
