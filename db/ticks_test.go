@@ -1,8 +1,6 @@
 package db_test
 
 import (
-	"context"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -11,7 +9,6 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
-	"github.com/muster-fleet/muster/scheduler"
 )
 
 const hourly = "sync/acme"
@@ -199,56 +196,4 @@ func TestAnchorOfEightIsOne(t *testing.T) {
 			break
 		}
 	}
-}
-
-// Three replicas tick every second. However long this machine takes, each tick
-// is fired by one of them, and none is left out.
-func TestReplicasFireEachTickOnce(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	every, err := scheduler.Parse(scheduler.Spec{
-		Job: fleet.JobSync, Name: "acme", Cron: "* * * * * *", Overlap: "queue", Deadline: time.Hour,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	const enough = 4
-	ctx, cancel := context.WithTimeout(w.ctx, patience)
-	defer cancel()
-	var mu sync.Mutex
-	observed := 0
-	var g errgroup.Group
-	for range 3 {
-		replica, err := db.Open(ctx, w.url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer replica.Close()
-		s := &scheduler.Scheduler{
-			Log: slog.New(slog.DiscardHandler), Store: db.Ticks{DB: replica},
-			Observe: func(string, time.Duration, fleet.TickState) {
-				mu.Lock()
-				defer mu.Unlock()
-				if observed++; observed >= enough {
-					cancel()
-				}
-			},
-		}
-		g.Go(func() error {
-			return s.Run(ctx, func() []scheduler.Schedule { return []scheduler.Schedule{every} }, nil)
-		})
-	}
-	if err := g.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if observed < enough {
-		t.Fatalf("%d ticks in %v", observed, patience)
-	}
-	w.want("0 0 0", `
-		SELECT concat_ws(' ',
-			(SELECT count(*) FROM api.ticks WHERE state <> 'fired' OR fired_at < tick_at),
-			(SELECT count(*) FROM api.ticks k FULL JOIN muster.run r USING (trigger_id) WHERE k.tick_at IS NULL OR r.state IS NULL),
-			(SELECT count(*) FROM muster.run r FULL JOIN muster.outbox o ON o.id = r.trigger_id WHERE o.id IS NULL OR r.state IS NULL))`)
-	w.want("0", `
-		SELECT extract(epoch FROM max(tick_at) - min(tick_at))::integer + 1 - count(*) FROM api.ticks`)
 }
