@@ -27,6 +27,8 @@ const (
 	// patience bounds every wait; hardly any is expected to last. What has to
 	// outlast leases (30 s and 60 s, looked for every 15 s) takes longest.
 	patience = 2 * time.Minute
+	// stopLimit is 20 s for what runs, and as much again for the rest.
+	stopLimit = 40 * time.Second
 	// pollEvery is how often a condition is looked at.
 	pollEvery = 50 * time.Millisecond
 )
@@ -122,10 +124,15 @@ func (p *process) signal(s syscall.Signal) {
 // exit waits for the end and returns the status.
 func (p *process) exit() int {
 	p.t.Helper()
+	return p.exitWithin(patience)
+}
+
+func (p *process) exitWithin(limit time.Duration) int {
+	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(patience):
-		p.t.Fatalf("muster has not ended after %s", patience)
+	case <-time.After(limit):
+		p.t.Fatalf("muster has not ended after %s", limit)
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -134,7 +141,7 @@ func (p *process) exit() int {
 func (p *process) stop() {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
+	if code := p.exitWithin(stopLimit); code != 0 {
 		p.t.Fatalf("exit status after SIGTERM = %d, want 0", code)
 	}
 }
