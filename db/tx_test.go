@@ -81,8 +81,9 @@ func TestInTxTriesADeadlockAgain(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Errorf("deadlock: %v, want that it is tried again", err)
 	}
-	if attempts != 3 {
-		t.Errorf("%d attempts, want 3: one of the two transactions again", attempts)
+	// More, where the one that goes again is back before the other has woken up.
+	if attempts < 3 {
+		t.Errorf("%d attempts, want at least 3: one of the two transactions again", attempts)
 	}
 }
 
