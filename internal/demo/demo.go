@@ -100,7 +100,8 @@ func Run(ctx context.Context, o Options) error {
 		}
 	})
 	err = g.Wait()
-	if failed != nil {
+	// A story that was cut short has its reason elsewhere, mostly.
+	if failed != nil && (err == nil || !errors.Is(failed, context.Canceled)) {
 		return failed
 	}
 	return err

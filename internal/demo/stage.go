@@ -26,6 +26,7 @@ type stage struct {
 	record  *db.DB
 	natsURL string
 	hosts   hosts
+	quiet   string // when the flapping had stopped, by Postgres's clock
 }
 
 // play runs the story until everything has happened that should, or the time
@@ -60,7 +61,7 @@ func (s *stage) over(ctx context.Context) (bool, error) {
 	t, err := s.record.ReadAPI(ctx, `
 		SELECT
 			(SELECT count(*) FROM api.actions WHERE state = 'done') >= $1
-			AND (SELECT count(*) FROM api.actions WHERE state = 'spared') >= 2
+			AND (SELECT count(DISTINCT runner_id) FROM api.actions WHERE state = 'spared') >= 2
 			AND EXISTS (SELECT FROM api.policies WHERE target = $2 AND state = 'halted')
 			AND EXISTS (SELECT FROM api.runs WHERE source = 'nats' AND state = 'done')`, due, Halting)
 	if err != nil {
@@ -80,12 +81,19 @@ func (s *stage) settle(ctx context.Context) error {
 		}
 	}
 	s.tell.say("the flapping stops; one more sync of everything")
+	var err error
+	if s.quiet, err = s.value(ctx, `SELECT clock_timestamp()::text`); err != nil {
+		return err
+	}
 	return until(ctx, 15*time.Second, func(ctx context.Context) (bool, error) {
 		t, err := s.record.ReadAPI(ctx, `
 			SELECT (SELECT count(*) FROM api.runners WHERE removed_at IS NULL AND status = 'offline')
 				= $1 AND NOT EXISTS (SELECT FROM api.actions WHERE state = 'intended')
 				AND NOT EXISTS (SELECT FROM api.tokens WHERE outcome = 'requested')
-				AND NOT EXISTS (SELECT FROM api.runs WHERE state = 'running')`, s.offlineInTruth())
+				AND NOT EXISTS (SELECT FROM api.runs WHERE state = 'running')
+				AND NOT EXISTS (SELECT FROM api.ticks t LEFT JOIN api.runs r USING (trigger_id)
+					WHERE t.state = 'fired' AND t.tick_at <= $2::timestamptz AND r.trigger_id IS NULL)`,
+			s.offlineInTruth(), s.quiet)
 		if err != nil {
 			return false, err
 		}
