@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -12,15 +14,24 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/muster-fleet/muster/db/dbtest"
 )
 
 // asProgram makes the test binary muster itself, so that tests can kill it.
 const asProgram = "MUSTER_TEST_MAIN"
 
-func init() {
+func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main() // does not return
 	}
+	// Most of what these tests do is waiting for seconds to pass elsewhere. A
+	// -parallel on the command line wins.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(dbtest.Main(m))
 }
 
 const (

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,8 +15,6 @@ import (
 	"github.com/muster-fleet/muster/github/githubsim"
 	"github.com/muster-fleet/muster/internal/standalone"
 )
-
-func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
 // result is what a run of the program left.
 type result struct {
