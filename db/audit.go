@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -17,6 +19,13 @@ import (
 // auditTimeout is how long the trail may hold up what it tells of (policy:
 // no audit row, no act).
 const auditTimeout = 2 * time.Second
+
+// What an event takes of texts, in bytes of its JSON, so that all of it stays
+// within the 16 KiB that a payload may have.
+const (
+	maxName  = 256  // of an actor, a runner, a host…
+	maxWords = 1024 // of the reason and of each detail
+)
 
 // payload is an audit event as it is sealed: its JSON, in this order of keys,
 // is the canonical text.
@@ -53,16 +62,25 @@ func (tx *Tx) Audit(ctx context.Context, events ...fleet.AuditEvent) error {
 	if len(events) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	defer cancel()
+	var now time.Time
+	if slices.ContainsFunc(events, func(e fleet.AuditEvent) bool { return e.At.IsZero() }) {
+		if err := tx.tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+			return fmt.Errorf("write audit event %s: read Postgres's clock: %w", events[0].Code, translate(err))
+		}
+	}
 	rows := make([][]any, 0, len(events))
 	for _, e := range events {
+		if e.At.IsZero() {
+			e.At = now
+		}
 		row, err := auditRow(e)
 		if err != nil {
 			return err
 		}
 		rows = append(rows, row)
 	}
-	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
-	defer cancel()
 	var err error
 	if len(rows) == 1 {
 		_, err = tx.tx.Exec(ctx, `
@@ -89,21 +107,26 @@ func auditRow(e fleet.AuditEvent) ([]any, error) {
 			return nil, fmt.Errorf("audit event %s: id %q: %w", e.Code, e.ID, err)
 		}
 	}
-	at := e.At
-	if at.IsZero() {
-		at = time.Now()
-	}
-	at = at.UTC().Truncate(time.Microsecond) // what timestamptz can hold
+	at := e.At.UTC().Truncate(time.Microsecond) // what timestamptz can hold
 	kind, _ := e.Code.Kind()
 	p := payload{
 		V: 1, EventID: id.String(), Time: at.Format(time.RFC3339Nano),
 		Code: string(e.Code), Action: kind.Action, Outcome: string(kind.Outcome),
-		Actor:  payloadActor{Type: string(e.Actor.Type), Name: e.Actor.Name},
-		Target: e.Target, Host: e.Host, Policy: e.Policy, TriggerID: e.TriggerID,
-		Reason: e.Reason, Details: e.Details,
+		Actor:  payloadActor{Type: string(e.Actor.Type), Name: fit(e.Actor.Name, maxName)},
+		Target: fit(e.Target, maxName), Host: fit(e.Host, maxName), Policy: fit(e.Policy, maxName),
+		TriggerID: fit(e.TriggerID, maxName), Reason: fit(e.Reason, maxWords),
+	}
+	if len(e.Details) > 0 {
+		p.Details = make(map[string]any, len(e.Details))
+		for key, value := range e.Details {
+			if words, ok := value.(string); ok {
+				value = fit(words, maxWords)
+			}
+			p.Details[key] = value
+		}
 	}
 	if e.RunnerID != 0 {
-		p.Runner = &payloadRunner{ID: e.RunnerID, Name: e.RunnerName}
+		p.Runner = &payloadRunner{ID: e.RunnerID, Name: fit(e.RunnerName, maxName)}
 	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -114,6 +137,28 @@ func auditRow(e fleet.AuditEvent) ([]any, error) {
 	body := storableJSON(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
 	leaf := sha256.Sum256(append([]byte{0}, body...))
 	return []any{id, at, string(body), leaf[:]}, nil
+}
+
+// fit makes a text one that the payload holds in at most so many bytes: what
+// somebody else chose, a reason or a name, must not keep its event out of the
+// trail by its length.
+func fit(s string, most int) string {
+	s = fleet.CleanText(s, most)
+	size := 0
+	for i, r := range s {
+		switch {
+		case r < ' ' || r == '\u2028' || r == '\u2029':
+			size += len(`\u0000`) // the longest that any of them becomes
+		case r == '"' || r == '\\':
+			size += 2
+		default:
+			size += utf8.RuneLen(r)
+		}
+		if size > most {
+			return s[:i]
+		}
+	}
+	return s
 }
 
 // storableJSON replaces each NUL within a string, which JSON can hold and

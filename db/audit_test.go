@@ -146,7 +146,7 @@ func TestAuditRefusesWhatTheRegistryDoesNotKnow(t *testing.T) {
 		"required field": func(e *fleet.AuditEvent) { e.Policy = "" },
 		"id":             func(e *fleet.AuditEvent) { e.ID = "seven" },
 		"no JSON":        func(e *fleet.AuditEvent) { e.Details["f"] = func() {} },
-		"too long":       func(e *fleet.AuditEvent) { e.Reason = strings.Repeat("x", 17<<10) },
+		"too long":       func(e *fleet.AuditEvent) { e.Details["list"] = []string{strings.Repeat("x", 17<<10)} },
 	} {
 		e := event()
 		change(&e)
@@ -265,6 +265,43 @@ func TestEventTakesAnyText(t *testing.T) {
 	w.audit(e)
 	w.want("a\uFFFDb\uFFFDc\u2028\\u0000", `SELECT runner_name FROM api.audit`)
 	w.want(`{"k`+"\uFFFD"+`": ["`+"\uFFFD"+`", "\\u0000", "\\", "\n"]}`, `SELECT payload->'details'->'evidence' FROM api.audit`)
+}
+
+func TestNoTextKeepsItsEventOutOfTheTrail(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, unit := range []string{"x", "ü", `"`, "\x00", "\x01", "\xff", "\u2028"} {
+		long := strings.Repeat(unit, 20<<10)
+		e := event()
+		e.Actor.Name, e.RunnerName, e.Host, e.Reason = long, long, long, long
+		for i := range 5 {
+			e.Details[fmt.Sprint("words", i)] = long
+		}
+		w.audit(e)
+	}
+	w.want("7", `SELECT count(*) FROM api.audit WHERE octet_length(payload::text) < 16384`)
+	w.want("256 256 1024 1024", `
+		SELECT concat_ws(' ', length(actor), length(runner_name), length(reason), length(payload->'details'->>'words4'))
+		FROM api.audit WHERE reason LIKE 'x%'`)
+}
+
+func TestEventWithoutATimeHasThatOfPostgres(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dated := event()
+	dated.At = t0
+	events := []fleet.AuditEvent{dated}
+	for range 100 {
+		events = append(events, event())
+	}
+	before := w.value(`SELECT clock_timestamp()::text`)
+	w.audit(events...)
+	// One look at the clock dates all: what this process believes is not asked.
+	w.want("1 1 100", `
+		SELECT concat_ws(' ', count(*) FILTER (WHERE occurred_at = $1),
+			count(DISTINCT occurred_at) FILTER (WHERE occurred_at BETWEEN $2 AND clock_timestamp()),
+			count(*) FILTER (WHERE occurred_at BETWEEN $2 AND clock_timestamp()))
+		FROM audit.event`, t0, before)
 }
 
 func TestXidIsThatOfTheTransaction(t *testing.T) {

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,11 +11,12 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 )
 
-const maxDeadBody = 16 << 10
+// maxDeadText is how many bytes of each text of a dead letter are kept.
+const maxDeadText = 16 << 10
 
-// bury stores a dead letter with its audit event. One with an ID that is there
-// already changes nothing.
-func (tx *Tx) bury(ctx context.Context, l fleet.DeadLetter, actor fleet.Actor) error {
+// bury stores a dead letter with its audit event; given is the reason that its
+// trigger gave. One with an ID that is there already changes nothing.
+func (tx *Tx) bury(ctx context.Context, l fleet.DeadLetter, actor fleet.Actor, given string) error {
 	if l.ID == "" {
 		l.ID = uuid.NewString()
 	}
@@ -28,32 +28,22 @@ func (tx *Tx) bury(ctx context.Context, l fleet.DeadLetter, actor fleet.Actor) e
 		INSERT INTO muster.dead_letter (id, subject, trigger_id, body, error, attempts, died_at)
 		VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
 		ON CONFLICT (id) DO NOTHING`,
-		l.ID, storable(l.Subject), trigger, storable(l.Body), storable(l.Error), l.Attempts)
+		l.ID, fleet.CleanText(l.Subject, maxDeadText), trigger, fleet.CleanText(l.Body, maxDeadText),
+		fleet.CleanText(l.Error, maxDeadText), l.Attempts)
 	if err != nil {
 		return fmt.Errorf("store dead letter: %w", translate(err))
 	}
 	if tag.RowsAffected() == 0 {
 		return nil
 	}
-	return tx.Audit(ctx, fleet.AuditEvent{
-		Code: fleet.AuditTriggerDead, Actor: actor, TriggerID: l.TriggerID, Reason: cut(storable(l.Error), 1024),
-		Details: map[string]any{"subject": cut(storable(l.Subject), 1024), "dead_letter_id": l.ID, "attempts": l.Attempts},
-	})
-}
-
-// storable makes any bytes a text that Postgres takes: valid UTF-8, no NUL, at
-// most 16 KiB.
-func storable(s string) string {
-	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-	return cut(s, maxDeadBody)
-}
-
-// cut shortens a valid UTF-8 text to at most n bytes.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
+	details := map[string]any{"subject": l.Subject, "dead_letter_id": l.ID, "attempts": l.Attempts}
+	if given != "" {
+		details["trigger_reason"] = given
 	}
-	return strings.ToValidUTF8(s[:n], "")
+	return tx.Audit(ctx, fleet.AuditEvent{
+		Code: fleet.AuditTriggerDead, Actor: actor, TriggerID: l.TriggerID, Reason: l.Error,
+		Details: details,
+	})
 }
 
 // DeadLetters lists the messages that failed for good, newest first.

@@ -185,7 +185,7 @@ func (r Runs) Die(ctx context.Context, run fleet.Run, letter fleet.DeadLetter) e
 		if err := tx.finish(ctx, run); err != nil {
 			return err
 		}
-		return tx.bury(ctx, letter, ActorOf(run.Trigger))
+		return tx.bury(ctx, letter, ActorOf(run.Trigger), run.Trigger.Reason)
 	})
 	if err != nil {
 		return fmt.Errorf("give up run %s: %w", run.Trigger.ID, err)
@@ -197,7 +197,7 @@ func (r Runs) Die(ctx context.Context, run fleet.Run, letter fleet.DeadLetter) e
 // rejected again (a redelivery) leaves one dead letter.
 func (r Runs) Reject(ctx context.Context, letter fleet.DeadLetter) error {
 	err := r.DB.InTx(ctx, func(tx *Tx) error {
-		return tx.bury(ctx, letter, fleet.Actor{Type: fleet.ActorNATS, Name: letter.Subject})
+		return tx.bury(ctx, letter, fleet.Actor{Type: fleet.ActorNATS, Name: orElse(letter.Subject, "nats")}, "")
 	})
 	if err != nil {
 		return fmt.Errorf("record a rejected message on %s: %w", letter.Subject, err)
@@ -248,13 +248,15 @@ func (tx *Tx) QueueTrigger(ctx context.Context, t fleet.Trigger) error {
 	return tx.Enqueue(ctx, t.Outgoing())
 }
 
-// ActorOf is who is behind a trigger, for the audit trail.
+// ActorOf is who is behind a trigger, for the audit trail. Of a trigger of the
+// command line that is all there is to say: its message can name whom it likes,
+// so that the user stands in the reason it gives.
 func ActorOf(t fleet.Trigger) fleet.Actor {
 	switch t.Source {
 	case fleet.SourceCron:
 		return fleet.Actor{Type: fleet.ActorCron, Name: string(t.Job) + "/" + t.Name}
 	case fleet.SourceCLI:
-		return fleet.Actor{Type: fleet.ActorCLI, Name: orElse(t.Reason, "cli")}
+		return fleet.Actor{Type: fleet.ActorCLI, Name: "cli"}
 	case fleet.SourceNATS:
 		return fleet.Actor{Type: fleet.ActorNATS, Name: t.Subject()}
 	}

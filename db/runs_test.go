@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,6 +168,23 @@ func TestDeadRunHasALetterAndAnEvent(t *testing.T) {
 	conflict(t, "Die again", runs.Die(w.ctx, run, letter))
 }
 
+func TestRunDiesWhateverItsReasonSays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, source := range []fleet.Source{fleet.SourceCLI, fleet.SourceNATS} {
+		tr := trigger()
+		tr.Source, tr.Reason = source, strings.Repeat("\x01", 16<<10)
+		run := w.started(tr, time.Minute, 1)
+		run.Error = strings.Repeat("\x01", 4<<10)
+		letter := fleet.DeadLetter{ID: tr.ID, Subject: tr.Subject(), TriggerID: tr.ID, Error: run.Error, Attempts: 1}
+		if err := (db.Runs{DB: w.db}).Die(w.ctx, run, letter); err != nil {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+	w.want("cli, muster.v1.trigger.sync.acme", `SELECT string_agg(actor, ', ' ORDER BY actor) FROM api.audit WHERE code = 'TR500E'`)
+	w.want("2", `SELECT count(*) FROM api.audit WHERE payload->'details' ? 'trigger_reason'`)
+}
+
 func TestRejectedMessageLeavesOneLetter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -236,7 +254,7 @@ func TestActorOf(t *testing.T) {
 		want   fleet.Actor
 	}{
 		{fleet.SourceCron, "", fleet.Actor{Type: fleet.ActorCron, Name: "sync/acme"}},
-		{fleet.SourceCLI, "alice", fleet.Actor{Type: fleet.ActorCLI, Name: "alice"}},
+		{fleet.SourceCLI, "alice", fleet.Actor{Type: fleet.ActorCLI, Name: "cli"}},
 		{fleet.SourceCLI, "", fleet.Actor{Type: fleet.ActorCLI, Name: "cli"}},
 		{fleet.SourceNATS, "x", fleet.Actor{Type: fleet.ActorNATS, Name: "muster.v1.trigger.sync.acme"}},
 		{fleet.SourceSync, "", fleet.System},

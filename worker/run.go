@@ -48,7 +48,7 @@ func (e *Engine) deliver(work context.Context, m queue.Message) queue.Verdict {
 	case ResultRepeat, ResultElsewhere:
 		level = slog.LevelDebug
 	}
-	args := []any{"subject", clean(m.Subject, maxSubject), "trigger", m.TriggerID, "delivery", m.Delivered,
+	args := []any{"subject", fleet.CleanText(m.Subject, maxSubject), "trigger", m.TriggerID, "delivery", m.Delivered,
 		"result", how.result, "verdict", how.verdict.String(), "took", took}
 	if len(how.counts) > 0 {
 		args = append(args, "counts", how.counts)
@@ -195,12 +195,12 @@ func (e *Engine) conclude(work context.Context, m queue.Message, run fleet.Run, 
 		// No verdict that would end the message: the other attempt may fail.
 		return end{result: ResultLost, verdict: queue.Retry(e.Lease), err: err, trigger: run.Trigger}
 	case errors.Is(err, errStopped):
-		run.State, run.Error = fleet.RunFailed, clean(err.Error(), maxError)
+		run.State, run.Error = fleet.RunFailed, fleet.CleanText(err.Error(), maxError)
 		return e.finish(work, m, run, e.Recorder.GiveBack, end{result: ResultInterrupted, verdict: queue.Retry(0), err: err})
 	case isPermanent(err) || run.Attempt >= e.MaxAttempts:
 		return e.die(work, m, run, err)
 	}
-	run.State, run.Error = fleet.RunFailed, clean(err.Error(), maxError)
+	run.State, run.Error = fleet.RunFailed, fleet.CleanText(err.Error(), maxError)
 	after, asked := askedFor(err)
 	if !asked {
 		after = fullJitter(run.Attempt, e.BackoffBase, e.BackoffMax)
@@ -209,7 +209,7 @@ func (e *Engine) conclude(work context.Context, m queue.Message, run fleet.Run, 
 }
 
 func (e *Engine) die(work context.Context, m queue.Message, run fleet.Run, err error) end {
-	run.State, run.Error = fleet.RunDead, clean(err.Error(), maxError)
+	run.State, run.Error = fleet.RunDead, fleet.CleanText(err.Error(), maxError)
 	dead := letter(m, err)
 	dead.TriggerID, dead.Attempts = run.Trigger.ID, run.Attempt
 	return e.finish(work, m, run, func(ctx context.Context, run fleet.Run) error {

@@ -20,14 +20,14 @@ func (e *Engine) parse(m queue.Message) (fleet.Trigger, error) {
 	t := fleet.Trigger{ID: m.TriggerID, Source: m.Source}
 	job, name, ok := split(m.Subject)
 	if !ok {
-		return t, fmt.Errorf("subject %q: want %sJOB.NAME", clean(m.Subject, maxSubject), fleet.TriggerPrefix)
+		return t, fmt.Errorf("subject %q: want %sJOB.NAME", fleet.CleanText(m.Subject, maxSubject), fleet.TriggerPrefix)
 	}
 	if e.Handlers[job] == nil {
-		return t, fmt.Errorf("subject %q: unknown job %q; want one of %s", clean(m.Subject, maxSubject), clean(string(job), maxSubject), e.jobs())
+		return t, fmt.Errorf("subject %q: unknown job %q; want one of %s", fleet.CleanText(m.Subject, maxSubject), fleet.CleanText(string(job), maxSubject), e.jobs())
 	}
 	t.Job = job
 	if !fleet.ValidName(name) {
-		return t, fmt.Errorf("subject %q: %q cannot be a name", clean(m.Subject, maxSubject), clean(name, maxSubject))
+		return t, fmt.Errorf("subject %q: %q cannot be a name", fleet.CleanText(m.Subject, maxSubject), fleet.CleanText(name, maxSubject))
 	}
 	t.Name = name
 	if err := e.known(t); err != nil {
@@ -116,18 +116,6 @@ const (
 // trigger's, so that the same message is kept once.
 func letter(m queue.Message, err error) fleet.DeadLetter {
 	return fleet.DeadLetter{
-		ID: m.TriggerID, Subject: clean(m.Subject, maxSubject), Body: clean(string(m.Body), queue.MaxBody), Error: clean(err.Error(), maxError),
+		ID: m.TriggerID, Subject: fleet.CleanText(m.Subject, maxSubject), Body: fleet.CleanText(string(m.Body), queue.MaxBody), Error: fleet.CleanText(err.Error(), maxError),
 	}
-}
-
-// clean makes text fit for Postgres: UTF-8 without NUL, at most limit bytes.
-func clean(s string, limit int) string {
-	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
-	}
-	return s[:limit]
 }

@@ -38,7 +38,7 @@ func (h *Housekeeper) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.
 			details[what] = n
 		}
 		return tx.Audit(ctx, fleet.AuditEvent{
-			At: now, Code: fleet.AuditHousekept, Actor: db.ActorOf(trigger), TriggerID: trigger.ID, Details: details,
+			At: now, Code: fleet.AuditHousekept, Actor: db.ActorOf(trigger), TriggerID: trigger.ID, Reason: trigger.Reason, Details: details,
 		})
 	})
 	if err != nil {
