@@ -144,8 +144,9 @@ func (a *app) token(ctx context.Context, host string, q tokenRequest) (tokenAnsw
 
 // refused is the error, and the exit status, of a refusal.
 func refused(host string, q tokenRequest, r tokenAnswer, why string) error {
+	// The table is in docs/tokens.md, and docs/examples/token.sh keeps to it.
 	code, ok := map[int]int{
-		400: exitUsage, 403: exitRefused, 409: exitFailed, 429: exitRefused, 501: exitUsage,
+		400: exitUsage, 403: exitRefused, 409: exitRefused, 429: exitRefused, 501: exitRefused,
 		502: exitUnreachable, 503: exitUnreachable,
 	}[r.Code]
 	if !ok {

@@ -26,8 +26,8 @@ Environment:
   MUSTER_TIMEOUT   seconds to wait, for everything together; default 30
   REQUEST_ID       a UUID; default: muster makes one
 
-Exit status: 0 done, 1 muster or GitHub failed, 2 bad usage or a bad request,
-3 refused, 4 not reachable.
+Exit status: 0 done, 1 an answer that is none, 2 bad usage or a bad request,
+3 refused, 4 muster, NATS, GitHub or Postgres not reachable.
 END
 }
 
@@ -229,7 +229,7 @@ if [[ -n $code ]]; then
 	case $code in
 	400) die 2 "$text" ;;
 	403 | 409 | 429 | 501) die 3 "$text" ;;
-	503) die 4 "$text" ;;
+	502 | 503) die 4 "$text" ;;
 	*) die 1 "$text" ;;
 	esac
 fi

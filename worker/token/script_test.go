@@ -136,7 +136,7 @@ func TestTheScriptSaysWhyThereIsNoToken(t *testing.T) {
 	check("no grant", url, nil, []string{"acme", "removal"}, 3, "403 denied: no grant allows this (request ")
 	check("no UUID", url, []string{"REQUEST_ID=7"}, acme, 2, "400 bad_request: request_id is not a UUID")
 	r.sim.Down(true)
-	check("GitHub away", url, nil, acme, 1, "502 github_error: GitHub gave no token")
+	check("GitHub away", url, nil, acme, 4, "502 github_error: GitHub gave no token")
 	r.sim.Down(false)
 	if got := runScript(t, url, nil, "acme"); got.status != 0 {
 		t.Errorf("%+v", got)
