@@ -22,6 +22,10 @@ import (
 // appRole is the role the service works as where it exists; see 001_roles.sql.
 const appRole = "muster_app"
 
+// connectLimit is how long reaching a server may take where the address does
+// not say.
+const connectLimit = 5 * time.Second
+
 // DB is the record. It is safe for concurrent use.
 type DB struct {
 	pool *pgxpool.Pool
@@ -54,7 +58,7 @@ func OpenTraced(ctx context.Context, url string, tracer pgx.QueryTracer) (*DB, e
 	db.role.Store("")
 	cfg.ConnConfig.Tracer = tracer
 	if cfg.ConnConfig.ConnectTimeout == 0 {
-		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+		cfg.ConnConfig.ConnectTimeout = connectLimit
 	}
 	if _, set := cfg.ConnConfig.RuntimeParams["application_name"]; !set {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "muster"

@@ -41,7 +41,14 @@ func Migrate(ctx context.Context, url string) ([]string, error) {
 }
 
 func migrator(ctx context.Context, url string) (*migrate.Migrator, *pgx.Conn, error) {
-	conn, err := pgx.Connect(ctx, url)
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, nil, errors.New("migrate_url is not a Postgres URL or key=value string") // pgx would repeat it
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectLimit
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reach Postgres: %w", translate(err))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -52,6 +53,9 @@ func (a *app) migrateUp(ctx context.Context) error {
 		if _, err := fmt.Fprintln(a.stdout, name); err != nil {
 			return err
 		}
+	}
+	if errors.Is(err, fleet.ErrUnavailable) {
+		return unreached(ctx, "migrate_url or database_url", err)
 	}
 	if err == nil && len(ran) == 0 {
 		a.say("the schema is up to date")
