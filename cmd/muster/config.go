@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,6 +77,14 @@ func (c *config) targetNames() []string {
 		names[i] = t.Name
 	}
 	return names
+}
+
+// runs reports whether a policy is configured and acts on a target that is.
+func (c *config) runs(policy, target string) bool {
+	_, known := c.target(target)
+	return known && slices.ContainsFunc(c.policies, func(p *policies.Policy) bool {
+		return p.Name == policy && p.Enforcement != fleet.EnforcementDisabled && p.Covers(target)
+	})
 }
 
 // unknownTarget says that a target is not configured, and which ones are.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/internal/web"
 )
 
@@ -35,23 +36,33 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	if !record.WorksAsApp() {
 		add(true, "postgres: working as %s, not as the role muster_app: the audit trail is protected by triggers alone", record.Role())
 	}
-	states, err := record.TargetStates(ctx)
+	targets, err := record.TargetStates(ctx)
 	if err != nil {
 		add(true, "targets: %v", err)
 	}
-	for _, t := range states {
-		if t.CredentialFault != "" {
-			add(true, "target %s: %s", t.Name, t.CredentialFault)
-		}
-	}
-	halted, err := record.PolicyStates(ctx)
+	states, err := record.PolicyStates(ctx)
 	if err != nil {
 		add(true, "policies: %v", err)
 	}
-	for _, p := range halted {
-		if p.Halted {
-			add(true, "policy %s on %s is halted: %s", p.Policy, p.Target, p.Reason)
-		}
+	for _, line := range details(s.wiring.Load().config, targets, states) {
+		add(true, "%s", line)
 	}
 	return faults
+}
+
+// details are what the record says against targets and policies. It remembers
+// those that are no longer configured too, which concern nobody.
+func details(c *config, targets []fleet.TargetState, states []fleet.PolicyState) []string {
+	var lines []string
+	for _, t := range targets {
+		if _, configured := c.target(t.Name); configured && t.CredentialFault != "" {
+			lines = append(lines, fmt.Sprintf("target %s: %s", t.Name, t.CredentialFault))
+		}
+	}
+	for _, p := range states {
+		if p.Halted && c.runs(p.Policy, p.Target) {
+			lines = append(lines, fmt.Sprintf("policy %s on %s is halted: %s", p.Policy, p.Target, p.Reason))
+		}
+	}
+	return lines
 }
