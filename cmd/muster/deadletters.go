@@ -136,13 +136,14 @@ func (a *app) deadLetterDropCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if reason = strings.TrimSpace(reason); reason == "" {
-			return usage("dead-letters drop wants --reason: it goes into the audit trail")
+		why, err := reasonFor("dead-letters drop", reason)
+		if err != nil {
+			return err
 		}
 		ctx := cmd.Context()
 		return a.takeDeadLetter(ctx, args[0], func(tx *db.Tx, letter fleet.DeadLetter) error {
 			return tx.Audit(ctx, fleet.AuditEvent{
-				Code: fleet.AuditTriggerDropped, Actor: operator(), TriggerID: letter.TriggerID, Reason: reason,
+				Code: fleet.AuditTriggerDropped, Actor: operator(), TriggerID: letter.TriggerID, Reason: why,
 				Details: map[string]any{"dead_letter_id": letter.ID, "subject": letter.Subject, "error": letter.Error},
 			})
 		})

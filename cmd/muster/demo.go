@@ -59,7 +59,7 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
 	o.Dir = dir
 	places := []string{dir}
 	o.Serve = func(ctx context.Context, configFile string, up func(demo.Endpoints)) error {
-		inner := &app{env: isolated(a.env), stdin: a.stdin, stdout: io.Discard, stderr: log, configFlag: configFile}
+		inner := &app{env: isolated(a.env), stdin: a.stdin, stdout: io.Discard, stderr: log, configFlag: configFile, throwaway: true}
 		return inner.serve(ctx, func(e endpoints) {
 			// For root it may lie elsewhere: in reach of the account that
 			// Postgres works as.

@@ -44,7 +44,12 @@ done and nothing is written.`,
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&target, "target", "", "on this `target` only")
 	cmd.Flags().StringVar(&policy, "policy", "", "of this `policy` only")
+	cmd.Flags().String("pool", "", "") // of pools, which are not there yet
+	_ = cmd.Flags().MarkHidden("pool") // it is there: the line above
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("pool") {
+			return notYet(cmd, "--pool")
+		}
 		return a.plan(cmd.Context(), target, policy, *output)
 	}
 	return cmd

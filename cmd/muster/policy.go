@@ -96,14 +96,15 @@ runners are due as before.`,
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
 	cmd.Flags().IntVar(&allow, "allow", 0, "`number` of runners that may be acted on beyond the limit, once")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if reason = strings.TrimSpace(reason); reason == "" {
-			return usage("policy resume wants --reason: it goes into the audit trail")
+		why, err := reasonFor("policy resume", reason)
+		if err != nil {
+			return err
 		}
 		const most = 1_000_000
 		if allow < 0 || allow > most {
 			return usage("--allow %d is out of bounds, want 0 to %d", allow, most)
 		}
-		return a.policyResume(cmd.Context(), args[0], target, reason, allow)
+		return a.policyResume(cmd.Context(), args[0], target, why, allow)
 	}
 	return cmd
 }

@@ -25,10 +25,11 @@ one. It takes a complete inventory of the last ten minutes and a last look that
 shows the runner offline and not busy; at most ten a minute. A refusal exits 3.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if strings.TrimSpace(reason) == "" {
-				return usage("--reason is missing: it stands in the audit trail")
+			why, err := reasonFor("remove", reason)
+			if err != nil {
+				return err
 			}
-			return a.remove(cmd.Context(), args[0], args[1], reason)
+			return a.remove(cmd.Context(), args[0], args[1], why)
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit `trail` (required)")

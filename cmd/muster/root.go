@@ -66,6 +66,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	configFlag     string
+	throwaway      bool // serve's own Postgres need not outlive a crash of the machine
 	// begun says that a command has begun to work: errors before that are of
 	// usage.
 	begun bool
@@ -133,6 +134,7 @@ Exit status: 0 done, 1 it ran and failed, 2 bad usage or configuration,
 	root.PersistentFlags().StringVar(&a.configFlag, "config", "",
 		"configuration `file` (default: $MUSTER_CONFIG, ./muster.yaml, "+systemConfig+")")
 	root.AddCommand(a.commands()...)
+	addLater(root)
 	for _, cmd := range root.Commands() {
 		group(cmd)
 	}
@@ -192,9 +194,24 @@ func (a *app) load() (*config, error) {
 	return loadForReading(path, a.env)
 }
 
-// logger writes to stderr; programs that read it get JSON.
+// logger writes to stderr, as key=value pairs that people and programs read.
 func (a *app) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.stderr, nil))
+}
+
+// mostReason is how long a reason may be, in bytes: it is shown on one line,
+// and travels in events.
+const mostReason = 1 << 10
+
+// reasonFor is what --reason says, which the audit trail wants to know.
+func reasonFor(command, text string) (string, error) {
+	switch text = strings.TrimSpace(text); {
+	case text == "":
+		return "", usage("%s wants --reason: it goes into the audit trail", command)
+	case len(text) > mostReason:
+		return "", usage("%s: --reason has %d bytes, want at most %d: say where the rest is to be read", command, len(text), mostReason)
+	}
+	return text, nil
 }
 
 // operator is who sits at the command line, for the audit trail.

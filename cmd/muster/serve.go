@@ -44,7 +44,7 @@ func (a *app) serve(ctx context.Context, up func(endpoints)) error {
 	if err != nil {
 		return err
 	}
-	s.up = up
+	s.throwaway, s.up = a.throwaway, up
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

@@ -30,12 +30,15 @@ const settleEvery = 15 * time.Second
 
 // service is muster serve: everything wired to everything.
 type service struct {
-	log     *slog.Logger
-	first   *config // what it began with; what may change is in wiring
-	load    func() (*config, error)
-	up      func(endpoints)
-	metrics *metrics
-	wiring  atomic.Pointer[wiring]
+	log   *slog.Logger
+	first *config // what it began with; what may change is in wiring
+	load  func() (*config, error)
+	up    func(endpoints)
+	// throwaway says that nobody wants the embedded Postgres's data after a
+	// crash of the machine, so that it need not wait for the disk.
+	throwaway bool
+	metrics   *metrics
+	wiring    atomic.Pointer[wiring]
 
 	// Set while it starts, read by health checks from then on.
 	record  atomic.Pointer[db.DB]

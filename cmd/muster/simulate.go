@@ -21,6 +21,7 @@ func (a *app) simulateCommand() *cobra.Command {
 
 func (a *app) simulateGitHubCommand() *cobra.Command {
 	var c githubsim.Config
+	var version string
 	var runners int
 	cmd := &cobra.Command{
 		Use:   "github",
@@ -40,7 +41,11 @@ Whoever reaches the control API controls the simulator.`,
 	cmd.Flags().StringVar(&c.Control, "control", "127.0.0.1:8431", "`address` of the control API")
 	cmd.Flags().IntVar(&runners, "runners", 100, "`number` of runners to begin with, one in ten of them offline")
 	cmd.Flags().Int64Var(&c.Seed, "seed", 0, "`number` that random choices follow from; 0: others each time")
+	cmd.Flags().StringVar(&version, "version", githubsim.Version, "`version` of the server, of which there is this one")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if version != githubsim.Version && version+".0" != githubsim.Version {
+			return notYet(cmd, "--version "+printable(version))
+		}
 		const most = 1_000_000
 		if runners < 0 || runners > most {
 			return usage("--runners %d is out of bounds, want 0 to %d", runners, most)

@@ -38,7 +38,7 @@ func (s *service) begin(ctx context.Context) (*begun, error) {
 	if c.databaseURL.IsZero() {
 		var err error
 		b.postgres, err = standalone.StartPostgres(ctx, standalone.PostgresConfig{
-			DataDir: filepath.Join(c.dataDir, "postgres"), Port: c.embedded.postgresPort, Log: s.log,
+			DataDir: filepath.Join(c.dataDir, "postgres"), Port: c.embedded.postgresPort, Fast: s.throwaway, Log: s.log,
 		})
 		if err != nil {
 			return b, err

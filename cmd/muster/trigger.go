@@ -45,7 +45,7 @@ failed for good.`,
 		}
 		switch {
 		case job == "scale":
-			return usage("trigger scale is not there yet")
+			return notYet(cmd, "scale")
 		case !slices.Contains(fleet.Jobs, job):
 			return usage("trigger: job %q is unknown, want %s", job, strings.Join(jobs, ", "))
 		case !job.Named() && name != fleet.All:

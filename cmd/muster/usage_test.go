@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
 )
 
 func TestBadUsage(t *testing.T) {
@@ -26,6 +29,8 @@ func TestBadUsage(t *testing.T) {
 	})
 	env := map[string]string{"HOME": dir, "TOKEN": "x", "MUSTER_CONFIG": filepath.Join(dir, "muster.yaml")}
 	bad := filepath.Join(dir, "bad.yaml")
+	long := strings.Repeat("r", 1025)
+	const tooLong = ": --reason has 1025 bytes, want at most 1024: say where the rest is to be read"
 	for _, tt := range []struct{ args, want string }{
 		{"nope", `muster: unknown command "nope" for "muster"`},
 		{"runners --nope", `muster: unknown flag: --nope`},
@@ -53,6 +58,23 @@ func TestBadUsage(t *testing.T) {
 		{"token --host a --target acme --kind removal --exec ./remove.sh", `muster: --exec: no {token} among the words: the command would not get the token`},
 		{"policy check", "muster: requires at least 1 arg(s), only received 0"},
 		{"dead-letters retry", "muster: accepts 1 arg(s), received 0"},
+		{"hold", "muster: hold is not there yet"},
+		{"hold acme 7 --reason broken", "muster: hold is not there yet"},
+		{"unhold acme 7", "muster: unhold is not there yet"},
+		{"explain acme 7", "muster: explain is not there yet"},
+		{"pools", "muster: pools is not there yet"},
+		{"doctor --help", "muster: doctor is not there yet"},
+		{"nats-config", "muster: nats-config is not there yet"},
+		{"audit verify", "muster: audit verify is not there yet"},
+		{"audit prove 7", "muster: audit prove is not there yet"},
+		{"audit sideways", `muster: unknown command "sideways" for "muster audit"`},
+		{"policy backtest x.yaml --days 7", "muster: policy backtest is not there yet"},
+		{"plan --pool gpu", "muster: plan --pool is not there yet"},
+		{"simulate github --version 3.14", "muster: simulate github --version 3.14 is not there yet"},
+		{"remove acme 7", "muster: remove wants --reason: it goes into the audit trail"},
+		{"remove acme 7 --reason " + long, "muster: remove" + tooLong},
+		{"policy resume reap --reason " + long, "muster: policy resume" + tooLong},
+		{"dead-letters drop 7 --reason " + long, "muster: dead-letters drop" + tooLong},
 		{"simulate github --runners -1", "muster: --runners -1 is out of bounds, want 0 to 1000000"},
 	} {
 		r := muster(t, env, strings.Fields(tt.args)...)
@@ -75,6 +97,14 @@ func TestNobodyThere(t *testing.T) {
 		}
 		return l.Addr().String()
 	}
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mute.Close() }) // its answer is of no use
+	silent := inDir(t, map[string]string{
+		"muster.yaml": "migrate_url: postgres://m:hunter2@" + mute.Addr().String() + "/m?sslmode=disable\n",
+	})
 	none := inDir(t, map[string]string{"muster.yaml": "data_dir: data\n"})
 	stale := inDir(t, map[string]string{
 		"muster.yaml": "data_dir: .\n",
@@ -93,6 +123,8 @@ func TestNobodyThere(t *testing.T) {
 		{"a Postgres that is gone", stale, "runners", "is it running, and is its address (database_url or MUSTER_DATABASE_URL) right?"},
 		{"a Postgres that is gone, for migrations", stale, "migrate up", "reach Postgres"},
 		{"a Postgres that is gone, for their state", stale, "migrate status", "is it running"},
+		{"a Postgres that says nothing, for migrations", silent, "migrate up", "(migrate_url or database_url) right?"},
+		{"a Postgres that says nothing, for their state", silent, "migrate status", "(migrate_url or database_url) right?"},
 		{"a NATS that is gone", stale, "trigger sync", "not connected"},
 		{"a NATS that is gone, for a token", stale, "token --target acme --host h --kind removal", "not connected"},
 		{"a GitHub that is gone", github, "downloads --target acme", "ask target acme for its downloads"},
@@ -139,9 +171,85 @@ func TestPolicyCheckWantsNothingElse(t *testing.T) {
 	}
 }
 
+// The documented exit statuses are those of the command; docs/examples/token.sh
+// has a test of its own beside worker/token.
+func TestExitStatusesOfRefusalsAreTheDocumentedOnes(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/tokens.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| (\\d{3}) \\| `[a-z_]+` \\| (\\d) \\|").FindAllStringSubmatch(string(page), -1)
+	if len(rows) != 7 {
+		t.Fatalf("docs/tokens.md has %d rows with a code and an exit status, want 7", len(rows))
+	}
+	for _, row := range rows {
+		code, err := strconv.Atoi(row[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strconv.Itoa(exitCode(refused("h", tokenRequest{}, tokenAnswer{Code: code}, ""))); got != row[2] {
+			t.Errorf("%d ends with %s, and docs/tokens.md says %s", code, got, row[2])
+		}
+	}
+}
+
+func TestReadinessSpeaksOnlyOfWhatIsConfigured(t *testing.T) {
+	t.Parallel()
+	c := &config{
+		targets: []targetConfig{{Target: fleet.Target{Name: "acme"}}, {Target: fleet.Target{Name: "octo"}}},
+		policies: []*policies.Policy{
+			{Name: "reap", Enforcement: fleet.EnforcementEnforce, Targets: []string{"acme"}},
+			{Name: "off", Enforcement: fleet.EnforcementDisabled, Targets: []string{"acme"}},
+		},
+	}
+	halted := func(policy, target string) fleet.PolicyState {
+		return fleet.PolicyState{Policy: policy, Target: target, Halted: true, Reason: "too many"}
+	}
+	got := details(c,
+		[]fleet.TargetState{
+			{Target: fleet.Target{Name: "acme"}, CredentialFault: "401"},
+			{Target: fleet.Target{Name: "left"}, CredentialFault: "401"},
+			{Target: fleet.Target{Name: "octo"}},
+		},
+		[]fleet.PolicyState{
+			halted("reap", "acme"), halted("reap", "octo"), halted("reap", "left"), halted("off", "acme"), halted("gone", "acme"),
+		})
+	want := []string{"target acme: 401", "policy reap on acme is halted: too many"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("details (-want +got):\n%s", diff)
+	}
+}
+
+// What is not there yet shows neither in help nor when completing.
+func TestWhatIsNotThereYetShowsNowhere(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{
+		"--help", "audit --help", "policy --help", "plan --help",
+		"__complete ''", "__complete audit ''", "__complete policy ''", "__complete plan --",
+	} {
+		words := strings.Fields(strings.ReplaceAll(args, "''", "EMPTY"))
+		for i := range words {
+			words[i] = strings.ReplaceAll(words[i], "EMPTY", "")
+		}
+		r := muster(t, nil, words...)
+		for _, l := range later {
+			for line := range strings.Lines(r.stdout) {
+				if first := strings.Fields(line); len(first) > 0 && (first[0] == l.name || first[0] == "--pool") {
+					t.Errorf("muster %s shows %q", args, line)
+				}
+			}
+		}
+		if r.code != exitDone || r.stdout == "" {
+			t.Errorf("muster %s = %+v", args, r)
+		}
+	}
+}
+
 func TestCommandsWithoutAnySetup(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, want string }{
+		{"simulate github --version 3.1 --help", "Run a simulated GitHub"},
 		{"version", "muster "},
 		{"completion bash", "# bash completion"},
 		{"help", "Exit status: 0 done"},
