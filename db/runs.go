@@ -16,6 +16,18 @@ import (
 // about processes being alive.
 type Runs struct{ DB *DB }
 
+// Known reports whether there is a run of that id, job and name.
+func (r Runs) Known(ctx context.Context, id string, job fleet.Job, name string) (bool, error) {
+	var known bool
+	err := r.DB.pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM muster.run WHERE trigger_id = $1 AND job = $2 AND name = $3)`,
+		id, string(job), name).Scan(&known)
+	if err != nil {
+		return false, fmt.Errorf("look for run %s: %w", id, translate(err))
+	}
+	return known, nil
+}
+
 // Begin inserts the run of a trigger, or takes over one that was queued, has
 // failed, or whose lease has ended.
 func (r Runs) Begin(ctx context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error) {

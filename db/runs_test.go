@@ -115,6 +115,28 @@ func TestRunThatFailedIsTriedAgain(t *testing.T) {
 	w.started(tr, time.Minute, 2)
 }
 
+func TestRunIsKnownByAllOfItsTrigger(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tr := trigger()
+	w.tx(func(tx *db.Tx) error { return tx.QueueTrigger(w.ctx, tr) })
+	for _, tt := range []struct {
+		id   string
+		job  fleet.Job
+		name string
+		want bool
+	}{
+		{tr.ID, tr.Job, tr.Name, true},
+		{uuid.NewString(), tr.Job, tr.Name, false},
+		{tr.ID, fleet.JobEnforce, tr.Name, false},
+		{tr.ID, tr.Job, "widgets", false},
+	} {
+		if got, err := (db.Runs{DB: w.db}).Known(w.ctx, tt.id, tt.job, tt.name); got != tt.want || err != nil {
+			t.Errorf("Known(%s, %s, %s) = %v, %v", tt.id, tt.job, tt.name, got, err)
+		}
+	}
+}
+
 func TestEightBeginOneRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -46,13 +46,17 @@ const TriggerPrefix = "muster.v1.trigger."
 // HeaderTrigger carries the id of a trigger that muster itself has published.
 const HeaderTrigger = "Muster-Trigger"
 
+// OutgoingBody is the body of every trigger that muster itself has published:
+// what there is to say stands in its run.
+const OutgoingBody = "{}"
+
 // Subject is where the trigger is published.
 func (t Trigger) Subject() string { return TriggerPrefix + string(t.Job) + "." + t.Name }
 
 // Outgoing is the trigger as a message of the outbox: its id is the message's.
 func (t Trigger) Outgoing() OutboxMessage {
 	return OutboxMessage{
-		ID: t.ID, Subject: t.Subject(), Body: []byte("{}"),
+		ID: t.ID, Subject: t.Subject(), Body: []byte(OutgoingBody),
 		Headers: map[string]string{HeaderTrigger: t.ID},
 	}
 }

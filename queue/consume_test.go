@@ -45,7 +45,7 @@ func TestAnEmptyMessageFromAnybodyIsATrigger(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := receive(t, got)
-	if m.Subject != "muster.v1.trigger.sync.acme" || len(m.Body) != 0 || m.Source != fleet.SourceNATS || m.FromOutbox || m.Delivered != 1 || m.At.IsZero() {
+	if m.Subject != "muster.v1.trigger.sync.acme" || len(m.Body) != 0 || m.Source != fleet.SourceNATS || m.Claimed != "" || m.Delivered != 1 || m.At.IsZero() {
 		t.Errorf("got %+v", m)
 	}
 	if _, err := uuid.Parse(m.TriggerID); err != nil {

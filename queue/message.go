@@ -37,14 +37,16 @@ type Message struct {
 	Headers map[string][]string
 	Body    []byte
 	// TriggerID is the same UUID at each delivery and, where the publisher
-	// gave a message id, for each repeat of it on one UTC day.
+	// gave a message id, for each repeat of it on one UTC day. It is made of
+	// what the stream knows, so that nobody can choose it.
 	TriggerID string
-	// FromOutbox says that muster itself published it: TriggerID is the id of
-	// a run that is already recorded.
-	FromOutbox bool
-	Source     fleet.Source // SourceNATS or SourceCLI; the record knows better where FromOutbox
-	Delivered  int          // from 1
-	At         time.Time    // when the stream took it in, by the server's clock
+	// Claimed is the id of a run that the message says it belongs to, as those
+	// of the outbox do; empty: of none. Anybody can write it: it counts where
+	// the record has such a run.
+	Claimed   string
+	Source    fleet.Source // SourceNATS or SourceCLI; of what is Claimed the record knows better
+	Delivered int          // from 1
+	At        time.Time    // when the stream took it in, by the server's clock
 }
 
 func newMessage(m jetstream.Msg, streamCreated time.Time) (Message, error) {
@@ -59,10 +61,7 @@ func newMessage(m jetstream.Msg, streamCreated time.Time) (Message, error) {
 	if m.Headers().Get(headerSource) == string(fleet.SourceCLI) {
 		message.Source = fleet.SourceCLI
 	}
-	message.TriggerID, message.FromOutbox = outboxID(m.Headers())
-	if message.FromOutbox {
-		return message, nil
-	}
+	message.Claimed = claimed(m.Headers(), m.Data())
 	if msgID := m.Headers().Get(nats.MsgIdHdr); msgID != "" {
 		message.TriggerID = idFromMsgID(m.Subject(), msgID, meta.Timestamp)
 	} else {
@@ -71,18 +70,19 @@ func newMessage(m jetstream.Msg, streamCreated time.Time) (Message, error) {
 	return message, nil
 }
 
-// outboxID is the id that the relay gave: the same in both headers. A header
-// that anybody else made up counts for nothing unless it has that form.
-func outboxID(h nats.Header) (string, bool) {
+// claimed is the id that the relay gave: the same in both headers, over a body
+// that says nothing. A message of another form is not the relay's, whatever its
+// headers say, and cannot make a run of the outbox's fail by a body of its own.
+func claimed(h nats.Header, body []byte) string {
 	given := h.Get(fleet.HeaderTrigger)
-	if given == "" || given != h.Get(nats.MsgIdHdr) {
-		return "", false
+	if given == "" || given != h.Get(nats.MsgIdHdr) || string(body) != fleet.OutgoingBody {
+		return ""
 	}
 	id, err := uuid.Parse(given)
 	if err != nil || id.String() != given {
-		return "", false
+		return ""
 	}
-	return given, true
+	return given
 }
 
 // triggerSpace is the name space of the ids below. It must never change: an

@@ -299,6 +299,40 @@ func TestAFaultInWhatTheOutboxPublishedEndsItsRun(t *testing.T) {
 	}
 }
 
+func TestAForgedIDTakesNobodysRun(t *testing.T) {
+	t.Parallel()
+	mine := fleet.Trigger{ID: uuid.NewString(), Job: fleet.JobSync, Name: "octo", Source: fleet.SourceCron}
+	for _, tt := range []struct {
+		name, subject, id, body, word string
+	}{
+		{"another name's run", syncAcme, mine.ID, "{}", "done"},
+		{"another job's run", "muster.v1.trigger.housekeep.all", mine.ID, "{}", "done"},
+		{"a run that is yet to come", syncAcme, uuid.NewString(), "{}", "done"},
+		{"a body that would bury it", mine.Subject(), mine.ID, "{", "rejected"},
+		{"a body with words", mine.Subject(), mine.ID, `{"reason":"x"}`, "done"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, answers())
+			h.record.runs[mine.ID] = fleet.Run{Trigger: mine, State: fleet.RunQueued}
+			h.run(t)
+			err := h.conn.Publish(t.Context(), fleet.OutboxMessage{
+				ID: tt.id, Subject: tt.subject, Body: []byte(tt.body), Headers: map[string]string{fleet.HeaderTrigger: tt.id},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.record.until(t, tt.word)
+			if run := h.record.run(mine.ID); run.State != fleet.RunQueued || run.Attempt != 0 {
+				t.Errorf("the run became %+v", run)
+			}
+			if tt.id != mine.ID && h.record.run(tt.id).Attempt != 0 {
+				t.Error("whoever published it chose the id of its run")
+			}
+		})
+	}
+}
+
 func TestASlowTargetHoldsUpNeitherItsJobNorAnother(t *testing.T) {
 	t.Parallel()
 	job, began, end := blocking()

@@ -20,6 +20,8 @@ type Handler interface {
 // Recorder keeps the record of runs. Times are its own: it stamps StartedAt,
 // FinishedAt and DiedAt with its clock. Every method is one transaction.
 type Recorder interface {
+	// Known reports whether there is a run of that id, job and name.
+	Known(ctx context.Context, id string, job fleet.Job, name string) (bool, error)
 	// Begin records that the run of the trigger begins, or says why it does
 	// not. An expired lease is taken over, with Attempt counted up.
 	Begin(ctx context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error)

@@ -30,6 +30,13 @@ func newRecord() *record {
 	return &record{runs: map[string]fleet.Run{}, leases: map[string]time.Time{}, wrote: make(chan string, 10000), extended: make(chan struct{}, 10000)}
 }
 
+func (r *record) Known(_ context.Context, id string, job fleet.Job, name string) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	run, known := r.runs[id]
+	return known && run.Trigger.Job == job && run.Trigger.Name == name, r.away
+}
+
 func (r *record) Begin(_ context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

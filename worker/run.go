@@ -48,7 +48,11 @@ func (e *Engine) deliver(work context.Context, m queue.Message) queue.Verdict {
 	case ResultRepeat, ResultElsewhere:
 		level = slog.LevelDebug
 	}
-	args := []any{"subject", fleet.CleanText(m.Subject, maxSubject), "trigger", m.TriggerID, "delivery", m.Delivered,
+	id := how.trigger.ID
+	if id == "" {
+		id = m.TriggerID // it never became a trigger
+	}
+	args := []any{"subject", fleet.CleanText(m.Subject, maxSubject), "trigger", id, "delivery", m.Delivered,
 		"result", how.result, "verdict", how.verdict.String(), "took", took}
 	if len(how.counts) > 0 {
 		args = append(args, "counts", how.counts)
@@ -66,12 +70,19 @@ func (e *Engine) deliver(work context.Context, m queue.Message) queue.Verdict {
 // handle takes a message from the queue to its verdict.
 func (e *Engine) handle(work context.Context, m queue.Message) end {
 	t, fault := e.parse(m)
-	if fault != nil && (!m.FromOutbox || t.Job == "" || t.Name == "") {
+	ours, err := e.ours(work, m, t)
+	if err != nil {
+		return e.unrecorded(t, m.Delivered, fmt.Errorf("look for the run it claims: %w", err))
+	}
+	if ours {
+		m.TriggerID, t.ID = m.Claimed, m.Claimed
+	}
+	if fault != nil && !ours {
 		return e.reject(work, m, fault)
 	}
 	var begun fleet.Begun
 	asked := time.Now()
-	err := e.record(work, func(ctx context.Context) error {
+	err = e.record(work, func(ctx context.Context) error {
 		var err error
 		begun, err = e.Recorder.Begin(ctx, t, e.Lease)
 		return err
@@ -110,6 +121,22 @@ func (e *Engine) handle(work context.Context, m queue.Message) end {
 	counts, err := e.attempt(work, run, asked.Add(e.Lease))
 	run.Counts = counts
 	return e.conclude(work, m, run, err)
+}
+
+// ours reports whether the record has the run that the message claims to be of.
+// Ids of ticks can be guessed: by the id alone anybody could take another job's
+// run, or be there before it.
+func (e *Engine) ours(work context.Context, m queue.Message, t fleet.Trigger) (bool, error) {
+	if m.Claimed == "" || t.Job == "" || t.Name == "" {
+		return false, nil
+	}
+	known := false
+	err := e.record(work, func(ctx context.Context) error {
+		var err error
+		known, err = e.Recorder.Known(ctx, m.Claimed, t.Job, t.Name)
+		return err
+	})
+	return known, err
 }
 
 // attempt calls the handler under timeout and lease.
