@@ -265,10 +265,11 @@ func (tx *Tx) SaveSync(ctx context.Context, s fleet.Sync, clock *TargetClock) er
 	_, err = tx.tx.Exec(ctx, `
 		UPDATE muster.target
 		SET observed_us = $2, complete_syncs = $3, last_complete_sync_at = $4, last_walk_at = $5,
-			last_outcome = $6, suspect = CASE WHEN $6 = 'complete' THEN $7 ELSE suspect END
+			last_outcome = $6, suspect = CASE WHEN $6 = 'complete' THEN $7 ELSE suspect END,
+			api_remaining = CASE WHEN $6 = 'failed' THEN api_remaining WHEN $8 >= 0 THEN $8 END
 		WHERE name = $1`,
 		s.Target, clock.ObservedUS, clock.CompleteSyncs, orNull(clock.LastCompleteSyncAt), clock.LastWalkAt,
-		string(s.Outcome), orNull(string(s.Suspect)))
+		string(s.Outcome), orNull(string(s.Suspect)), s.APIRemaining)
 	if err != nil {
 		return fmt.Errorf("move target %s on: %w", s.Target, translate(err))
 	}

@@ -32,9 +32,12 @@ type Sync struct {
 	Suspect    Suspect
 	Pages      int
 	APICalls   int
-	Runners    int // distinct runners seen
-	Added      int
-	Changed    int
-	Removed    int
-	Error      string
+	// APIRemaining is how many requests GitHub leaves in the current window;
+	// negative: it does not say.
+	APIRemaining int
+	Runners      int // distinct runners seen
+	Added        int
+	Changed      int
+	Removed      int
+	Error        string
 }

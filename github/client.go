@@ -185,7 +185,7 @@ func (c *Client) do(ctx context.Context, o operation, v any) (http.Header, error
 	}
 	c.observe(Call{
 		Op: o.op, Scope: o.scope, Status: got.status, Err: err,
-		Took: time.Since(began), RateRemaining: got.rateRemaining(),
+		Took: time.Since(began), RateRemaining: rateRemaining(got.header),
 	})
 	if err != nil {
 		return nil, err
@@ -309,8 +309,8 @@ func (r reply) describe() string {
 }
 
 // rateRemaining is -1 where the server does not say.
-func (r reply) rateRemaining() int {
-	n, err := strconv.Atoi(r.header.Get("X-RateLimit-Remaining"))
+func rateRemaining(h http.Header) int {
+	n, err := strconv.Atoi(h.Get("X-RateLimit-Remaining"))
 	if err != nil {
 		return -1
 	}

@@ -34,6 +34,9 @@ type Listing struct {
 	Incomplete error // why not; nil where Complete
 	Pages      int   // that arrived well formed
 	Calls      int   // requests made
+	// RateRemaining is how many requests GitHub leaves in the current window,
+	// the least that any page said; -1: the server does not say.
+	RateRemaining int
 }
 
 // Runners lists all runners of the scope. An error means that not even the
@@ -43,7 +46,7 @@ type Listing struct {
 func (c *Client) Runners(ctx context.Context, scope fleet.Scope) (Listing, error) {
 	first, err := c.page(ctx, OpRunners, scope, 1, perPage)
 	if err != nil {
-		return Listing{Calls: 1}, err
+		return Listing{Calls: 1, RateRemaining: -1}, err
 	}
 	pages := []page{first}
 	calls := 1
@@ -74,7 +77,7 @@ func (c *Client) Runners(ctx context.Context, scope fleet.Scope) (Listing, error
 	}
 	_ = g.Wait() // faults holds the errors
 
-	listing := Listing{Runners: merge(pages), Pages: len(pages), Calls: calls}
+	listing := Listing{Runners: merge(pages), Pages: len(pages), Calls: calls, RateRemaining: leastRemaining(pages)}
 	listing.Incomplete = worst(faults)
 	if listing.Incomplete == nil {
 		listing.Incomplete = incoherent(scope, pages, len(listing.Runners))
@@ -88,7 +91,19 @@ type page struct {
 	number  int
 	total   int
 	last    int // from the Link header; 0: not said
+	rate    int // requests left; -1: not said
 	runners []fleet.Runner
+}
+
+// leastRemaining is -1 where no page says how many requests are left.
+func leastRemaining(pages []page) int {
+	least := -1
+	for _, p := range pages {
+		if p.rate >= 0 && (least < 0 || p.rate < least) {
+			least = p.rate
+		}
+	}
+	return least
 }
 
 // pages is how many pages the listing has that this one is the first of.
@@ -135,6 +150,7 @@ func (c *Client) page(ctx context.Context, op string, scope fleet.Scope, number,
 		number:  number,
 		total:   int(*w.TotalCount),
 		last:    lastPage(header),
+		rate:    rateRemaining(header),
 		runners: make([]fleet.Runner, 0, len(w.Runners)),
 	}
 	for _, wr := range w.Runners {

@@ -3,6 +3,7 @@ package github_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -243,6 +244,39 @@ func TestALinkThatLiesDoesNotMakeTheWalkEndless(t *testing.T) {
 		got, err := gh.Runners(t.Context(), org)
 		if err != nil || !got.Complete || asked.Load() > 3 {
 			t.Errorf("link %s: %d requests, complete %v (%v), %v", link, asked.Load(), got.Complete, got.Incomplete, err)
+		}
+	}
+}
+
+// The pages of a walk are counted as they arrive, in no order.
+func TestTheLeastThatIsLeftOfTheRateIsTold(t *testing.T) {
+	t.Parallel()
+	left := func(n, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if n != "" {
+				w.Header().Set("X-RateLimit-Remaining", n)
+			}
+			says(http.StatusOK, body)(w, r)
+		}
+	}
+	full := listing(201, several(1, 100))
+	for _, tt := range []struct {
+		first, second, third string
+		want                 int
+	}{
+		{"4999", "4997", "4998", 4997},
+		{"", "12", "", 12},
+		{"3", "0", "1", 0},
+		{"", "", "", -1},
+		{"many", "", "", -1},
+	} {
+		srv := httptest.NewServer(paged(map[string]http.HandlerFunc{
+			"1": left(tt.first, full), "2": left(tt.second, listing(201, several(101, 200))), "3": left(tt.third, listing(201, one(201))),
+		}))
+		t.Cleanup(srv.Close)
+		got, err := client(t, srv.URL).Runners(t.Context(), org)
+		if err != nil || !got.Complete || got.RateRemaining != tt.want {
+			t.Errorf("%+v: %d left of a complete %v listing (%v), want %d", tt, got.RateRemaining, got.Complete, err, tt.want)
 		}
 	}
 }

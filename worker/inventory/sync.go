@@ -80,6 +80,7 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		return nil, fmt.Errorf("sync %s: %w", target.Name, w.err)
 	}
 	w.sync.Pages, w.sync.APICalls, w.sync.Runners = w.listing.Pages, w.listing.Calls, len(w.listing.Runners)
+	w.sync.APIRemaining = w.listing.RateRemaining
 	if err := s.record(ctx, w); err != nil {
 		return nil, fmt.Errorf("record the sync of %s: %w", target.Name, err)
 	}
