@@ -327,13 +327,10 @@ func (h *host) ask(ctx context.Context, body string) (reply, error) {
 }
 
 // gets asks until it is given a token.
-func (h *host) gets(t testing.TB, kind string) string {
+func (h *host) gets(t testing.TB, kind string) {
 	t.Helper()
-	var r reply
 	eventually(t, h.name+" gets a "+kind+" token", func() (string, bool) {
-		var err error
-		r, err = h.ask(t.Context(), fmt.Sprintf(`{"target":"acme","kind":%q}`, kind))
+		r, err := h.ask(t.Context(), fmt.Sprintf(`{"target":"acme","kind":%q}`, kind))
 		return fmt.Sprintf("%+v, %v", r, err), err == nil && r.Token != ""
 	})
-	return r.Token
 }
