@@ -42,7 +42,9 @@ func TestFirstLoadInTwoPartsIsNoNewsEither(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.create(5, githubsim.RunnerSpec{Online: true})
-	mend := w.editListings(func(runners []wireRunner, total int) ([]wireRunner, int) { return runners[:3], total })
+	mend := w.editListings(func(runners []wireRunner, total int) ([]wireRunner, int) {
+		return runners[:min(3, len(runners))], total
+	})
 	w.wantSync("partial +3 ~0 -0")
 	mend()
 	w.wantSync("complete +2 ~0 -0")
