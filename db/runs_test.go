@@ -268,6 +268,84 @@ func TestFanOutTwiceMakesNoMoreParts(t *testing.T) {
 	}
 }
 
+func TestQueuedRunWhoseMessageIsLostIsPublishedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	runs := db.Runs{DB: w.db}
+	lost, young, waiting, begun := trigger(), trigger(), trigger(), trigger()
+	for _, tr := range []fleet.Trigger{lost, young, waiting, begun} {
+		w.tx(func(tx *db.Tx) error { return tx.QueueTrigger(w.ctx, tr) })
+	}
+	w.exec(`DELETE FROM muster.outbox WHERE id <> $1`, waiting.ID)
+	w.exec(`UPDATE muster.run SET queued_at = queued_at - interval '61 s' WHERE trigger_id <> $1`, young.ID)
+	w.started(begun, time.Minute, 1)
+	requeue := func(want int) {
+		t.Helper()
+		if n, err := runs.Requeue(w.ctx); n != want || err != nil {
+			t.Errorf("Requeue = %d, %v, want %d", n, err, want)
+		}
+	}
+	requeue(1)
+	w.want("2", `SELECT count(*) FROM muster.outbox WHERE id IN ($1, $2)`, lost.ID, waiting.ID)
+	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, 10, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range messages {
+		if m.ID != lost.ID && m.ID != waiting.ID || m.Subject != lost.Subject() || m.Headers[fleet.HeaderTrigger] != m.ID {
+			t.Errorf("outbox holds %+v", m)
+		}
+	}
+	w.exec(`DELETE FROM muster.outbox WHERE id = $1`, lost.ID)
+	requeue(0) // not more often than once a minute
+	w.exec(`UPDATE muster.run SET requeued_at = requeued_at - interval '61 s'`)
+	requeue(1)
+}
+
+func TestQueueOnceLeavesOneOfAKindWaiting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, second, third := trigger(), trigger(), trigger()
+	other := trigger()
+	other.Name = "widgets"
+	once := func(tr fleet.Trigger) {
+		t.Helper()
+		w.tx(func(tx *db.Tx) error { return tx.QueueOnce(w.ctx, tr) })
+	}
+	once(first)
+	once(second)
+	once(other)
+	w.want("2 2", `SELECT concat_ws(' ', (SELECT count(*) FROM muster.run), (SELECT count(*) FROM muster.outbox))`)
+	w.exec(`UPDATE muster.run SET queued_at = queued_at - interval '61 s' WHERE trigger_id = $1`, first.ID)
+	once(second) // the first may be lost
+	w.started(second, time.Minute, 1)
+	once(third) // what has begun may have looked too early
+	w.want("queued", `SELECT state FROM muster.run WHERE trigger_id = $1`, third.ID)
+
+	// Whoever wants to begin the one that waits has to wait for the writer.
+	began := make(chan error, 1)
+	w.tx(func(tx *db.Tx) error {
+		if err := tx.QueueOnce(w.ctx, trigger()); err != nil {
+			return err
+		}
+		go func() {
+			_, err := db.Runs{DB: w.db}.Begin(w.ctx, third, time.Minute)
+			began <- err
+		}()
+		for w.value(`SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) == "0" {
+			select {
+			case err := <-began:
+				t.Fatalf("Begin did not wait: %v", err)
+			default:
+			}
+		}
+		return nil
+	})
+	if err := <-began; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestActorOf(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -43,7 +43,8 @@ func (t Ticks) Anchor(ctx context.Context, schedule, sha256 string) (time.Time, 
 
 // Fire records a tick and, for the one that was first, queues its trigger in
 // the same transaction. With skipIfRunning the tick is skipped where a run of
-// the same job and name is still going. It returns the tick as recorded by
+// the same job and name is still going, and takes the place of those of other
+// ticks that have failed and wait to be tried again. It returns the tick as recorded by
 // this call, with Postgres's time of firing, and whether this call was first.
 func (t Ticks) Fire(ctx context.Context, tick fleet.Tick, trigger fleet.Trigger, skipIfRunning bool) (fleet.Tick, bool, error) {
 	won := false
@@ -58,9 +59,7 @@ func (t Ticks) Fire(ctx context.Context, tick fleet.Tick, trigger fleet.Trigger,
 					SELECT FROM muster.run
 					WHERE job = $1 AND name = $2 AND (
 						state = 'running' AND lease_until > clock_timestamp()
-						OR state = 'queued' AND queued_at > clock_timestamp() - interval '1 hour'
-						-- waits to be tried again; its next pause is well below this
-						OR state = 'failed' AND finished_at > clock_timestamp() - interval '15 minutes'))`,
+						OR state = 'queued' AND queued_at > clock_timestamp() - interval '1 hour'))`,
 				string(trigger.Job), trigger.Name).Scan(&running)
 			if err != nil {
 				return err
@@ -88,12 +87,32 @@ func (t Ticks) Fire(ctx context.Context, tick fleet.Tick, trigger fleet.Trigger,
 			return nil
 		}
 		recorded.TriggerID = trigger.ID
+		if skipIfRunning {
+			if err := tx.supersede(ctx, trigger); err != nil {
+				return err
+			}
+		}
 		return tx.QueueTrigger(ctx, trigger)
 	})
 	if err != nil {
 		return tick, false, fmt.Errorf("fire tick %s@%s: %w", tick.Schedule, tick.At.Format(time.RFC3339), err)
 	}
 	return recorded, won, nil
+}
+
+// supersede finishes the runs of ticks that wait to be tried again: the trigger
+// does the same, and at once. So an outage ends with the next tick and not with
+// the pause of a run that has failed often, nor with a dead letter for each.
+func (tx *Tx) supersede(ctx context.Context, by fleet.Trigger) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE muster.run
+		SET state = 'done', finished_at = clock_timestamp(), lease_until = NULL,
+			error = 'superseded by trigger ' || $3 || ', after: ' || coalesce(error, 'nothing said')
+		WHERE job = $1 AND name = $2 AND state = 'failed' AND source = 'cron'`, string(by.Job), by.Name, by.ID)
+	if err != nil {
+		return fmt.Errorf("supersede failed runs of %s: %w", by.Subject(), translate(err))
+	}
+	return nil
 }
 
 // Miss records ticks that nobody fired in time, and those that are news in the

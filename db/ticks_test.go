@@ -118,6 +118,45 @@ func TestTickIsSkippedWhileTheRunBeforeGoesOn(t *testing.T) {
 	w.want("3", `SELECT count(*) FROM api.ticks WHERE fired_at IS NULL OR trigger_id IS NULL OR state = 'fired' AND schedule <> $1`, hourly)
 }
 
+func TestTickTakesThePlaceOfARunThatFailed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	fail := func(tr fleet.Trigger) {
+		t.Helper()
+		run := w.started(tr, time.Minute, 1)
+		run.State, run.Error = fleet.RunFailed, "GitHub is away"
+		if err := (db.Runs{DB: w.db}).Finish(w.ctx, run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, old, _ := w.fire(t0, true)
+	fail(old)
+	asked := trigger() // by a person, who wants to hear how it ends
+	fail(asked)
+	widgets := trigger()
+	widgets.Name, widgets.Source = "widgets", fleet.SourceCron
+	fail(widgets)
+	other := trigger()
+	other.Job, other.Source = fleet.JobEnforce, fleet.SourceCron
+	fail(other)
+
+	w.fire(t0.Add(time.Hour), false) // overlap: queue
+	w.want("failed", `SELECT state FROM muster.run WHERE trigger_id = $1`, old.ID)
+	w.exec(`DELETE FROM muster.run WHERE state = 'queued'`)
+
+	tick, next, won := w.fire(t0.Add(2*time.Hour), true)
+	if !won || tick.State != fleet.TickFired {
+		t.Errorf("Fire while a run waits to be tried again = %+v, %v, want fired", tick, won)
+	}
+	w.want("done superseded by trigger "+next.ID+", after: GitHub is away", `
+		SELECT state || ' ' || error FROM muster.run WHERE trigger_id = $1`, old.ID)
+	if b := w.begin(old, time.Minute); b.Disposition != fleet.DispositionFinished {
+		t.Errorf("Begin of what was superseded = %+v", b)
+	}
+	w.want("3", `SELECT count(*) FROM muster.run WHERE state = 'failed'`)
+	w.started(next, time.Minute, 1)
+}
+
 func TestMissedTicksAreNotedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -9,6 +9,7 @@ CREATE TABLE muster.run (
 	-- queued: the outbox holds or held the trigger and nobody has begun
 	state       text NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'dead')),
 	queued_at   timestamptz NOT NULL,
+	requeued_at timestamptz, -- when it last went into the outbox again; null: never
 	started_at  timestamptz,
 	finished_at timestamptz,
 	lease_until timestamptz,

@@ -144,7 +144,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 		return ticking.Run(ctx, func() []scheduler.Schedule { return s.wiring.Load().schedules() }, reload.changed)
 	})
 	g.Go(func() error { return reload.run(ctx, hangup) })
-	g.Go(func() error { return s.settle(ctx, remover, issuer) })
+	g.Go(func() error { return s.settle(ctx, remover, issuer, db.Runs{DB: record}) })
 	g.Go(func() error { return began.watch(ctx) })
 	g.Go(func() error {
 		if err := s.awaitStreams(ctx, conn); err != nil {
@@ -169,16 +169,20 @@ func (s *service) takeOver(ctx context.Context, record *db.DB, next *config) err
 	return nil
 }
 
-// settle closes the open intents of processes that are gone, at once and every
-// 15 s, until ctx ends.
-func (s *service) settle(ctx context.Context, remover *remove.Remover, issuer *token.Issuer) error {
+// settle closes the open intents of processes that are gone, and publishes the
+// triggers again that NATS has lost, at once and every 15 s, until ctx ends.
+func (s *service) settle(ctx context.Context, remover *remove.Remover, issuer *token.Issuer, runs db.Runs) error {
 	failing := false
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
 	for {
-		err := errors.Join(remover.Settle(ctx), issuer.Settle(ctx))
+		again, err := runs.Requeue(ctx)
+		if again > 0 {
+			s.log.WarnContext(ctx, "queued triggers published again", "counts", again)
+		}
+		err = errors.Join(remover.Settle(ctx), issuer.Settle(ctx), err)
 		if err != nil && !failing && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "open intents could not be settled, trying again", "err", err)
+			s.log.WarnContext(ctx, "what is open could not be settled, trying again", "err", err)
 		}
 		failing = err != nil
 		select {

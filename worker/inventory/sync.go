@@ -280,7 +280,7 @@ func (s *Syncer) finish(ctx context.Context, tx *db.Tx, w *walk, sync fleet.Sync
 		return err
 	}
 	if sync.Outcome == fleet.SyncComplete && s.Enforce != nil && s.Enforce(w.target.Name) {
-		err := tx.QueueTrigger(ctx, fleet.Trigger{
+		err := tx.QueueOnce(ctx, fleet.Trigger{
 			ID: uuid.NewString(), Job: fleet.JobEnforce, Name: w.target.Name, Source: fleet.SourceSync, Parent: sync.TriggerID,
 		})
 		if err != nil {
