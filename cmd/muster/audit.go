@@ -66,46 +66,39 @@ The whole trail is there for SQL too, as api.audit.`, newestEvents),
 }
 
 func (a *app) audit(ctx context.Context, f db.TrailFilter, limited bool, back time.Duration, output format) error {
-	c, err := a.load()
-	if err != nil {
-		return err
-	}
-	store, err := openDB(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	if limited {
-		now, err := store.Now(ctx)
+	return a.withRecord(ctx, func(_ *config, store *db.DB) error {
+		if limited {
+			now, err := store.Now(ctx)
+			if err != nil {
+				return err
+			}
+			f.Since = now.Add(-back)
+		} else {
+			f.Limit = newestEvents
+		}
+		events, err := store.Trail(ctx, f)
 		if err != nil {
 			return err
 		}
-		f.Since = now.Add(-back)
-	} else {
-		f.Limit = newestEvents
-	}
-	events, err := store.Trail(ctx, f)
-	if err != nil {
-		return err
-	}
-	if len(events) == f.Limit && !limited {
-		a.say("the newest %d events; --since shows more", newestEvents)
-	}
-	rows := make([]auditRow, len(events))
-	for i, e := range events {
-		rows[i] = auditRow{
-			EventID: e.ID, OccurredAt: e.At, Code: e.Code, Action: e.Action, Outcome: e.Outcome,
-			ActorType: e.Actor.Type, Actor: e.Actor.Name, Target: orNull(e.Target),
-			RunnerID: orNull(e.RunnerID), RunnerName: orNull(e.RunnerName), Host: orNull(e.Host),
-			Policy: orNull(e.Policy), TriggerID: orNull(e.TriggerID), Reason: orNull(e.Reason), Payload: e.Payload,
+		if len(events) == f.Limit && !limited {
+			a.say("the newest %d events; --since shows more", newestEvents)
 		}
-	}
-	head := []string{"TIME", "CODE", "ACTION", "OUTCOME", "ACTOR", "TARGET", "ABOUT", "REASON"}
-	return show(a, output, rows, "no audit events", head, func(r auditRow) []string {
-		return []string{
-			moment(r.OccurredAt), string(r.Code), r.Action, string(r.Outcome), string(r.ActorType) + ":" + r.Actor,
-			deref(r.Target), about(r), deref(r.Reason),
+		rows := make([]auditRow, len(events))
+		for i, e := range events {
+			rows[i] = auditRow{
+				EventID: e.ID, OccurredAt: e.At, Code: e.Code, Action: e.Action, Outcome: e.Outcome,
+				ActorType: e.Actor.Type, Actor: e.Actor.Name, Target: orNull(e.Target),
+				RunnerID: orNull(e.RunnerID), RunnerName: orNull(e.RunnerName), Host: orNull(e.Host),
+				Policy: orNull(e.Policy), TriggerID: orNull(e.TriggerID), Reason: orNull(e.Reason), Payload: e.Payload,
+			}
 		}
+		head := []string{"TIME", "CODE", "ACTION", "OUTCOME", "ACTOR", "TARGET", "ABOUT", "REASON"}
+		return show(a, output, rows, "no audit events", head, func(r auditRow) []string {
+			return []string{
+				moment(r.OccurredAt), string(r.Code), r.Action, string(r.Outcome), string(r.ActorType) + ":" + r.Actor,
+				deref(r.Target), about(r), deref(r.Reason),
+			}
+		})
 	})
 }
 

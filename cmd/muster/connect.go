@@ -132,6 +132,25 @@ func openDB(ctx context.Context, c *config) (*db.DB, error) {
 	return store, nil
 }
 
+// withRecord runs a command that wants the configuration and the record.
+func (a *app) withRecord(ctx context.Context, do func(*config, *db.DB) error) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	return onRecord(ctx, c, func(store *db.DB) error { return do(c, store) })
+}
+
+// onRecord opens the record for as long as do runs.
+func onRecord(ctx context.Context, c *config, do func(*db.DB) error) error {
+	store, err := openDB(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return do(store)
+}
+
 // unreached is a fault on the way to a server: that it is away, unless the
 // caller himself has given up.
 func unreached(ctx context.Context, keys string, err error) error {

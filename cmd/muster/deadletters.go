@@ -47,50 +47,36 @@ func (a *app) deadLettersCommand() *cobra.Command {
 }
 
 func (a *app) deadLetters(ctx context.Context, output format) error {
-	c, err := a.load()
-	if err != nil {
-		return err
-	}
-	store, err := openDB(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	letters, err := store.DeadLetters(ctx)
-	if err != nil {
-		return err
-	}
-	rows := make([]deadLetterRow, len(letters))
-	for i, l := range letters {
-		rows[i] = deadLetterRow{l.ID, l.Subject, orNull(l.TriggerID), l.Body, l.Error, l.Attempts, l.DiedAt}
-	}
-	return show(a, output, rows, "no dead letters", []string{"ID", "DIED", "ATTEMPTS", "SUBJECT", "ERROR"}, func(r deadLetterRow) []string {
-		return []string{r.ID, moment(r.DiedAt), strconv.Itoa(r.Attempts), r.Subject, r.Error}
+	return a.withRecord(ctx, func(_ *config, store *db.DB) error {
+		letters, err := store.DeadLetters(ctx)
+		if err != nil {
+			return err
+		}
+		rows := make([]deadLetterRow, len(letters))
+		for i, l := range letters {
+			rows[i] = deadLetterRow{l.ID, l.Subject, orNull(l.TriggerID), l.Body, l.Error, l.Attempts, l.DiedAt}
+		}
+		return show(a, output, rows, "no dead letters", []string{"ID", "DIED", "ATTEMPTS", "SUBJECT", "ERROR"}, func(r deadLetterRow) []string {
+			return []string{r.ID, moment(r.DiedAt), strconv.Itoa(r.Attempts), r.Subject, r.Error}
+		})
 	})
 }
 
 // take removes a dead letter in one transaction with what becomes of it.
 func (a *app) takeDeadLetter(ctx context.Context, id string, then func(*db.Tx, fleet.DeadLetter) error) error {
-	c, err := a.load()
-	if err != nil {
-		return err
-	}
-	store, err := openDB(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	err = store.InTx(ctx, func(tx *db.Tx) error {
-		letter, err := tx.TakeDeadLetter(ctx, id)
-		if err != nil {
-			return err
+	return a.withRecord(ctx, func(_ *config, store *db.DB) error {
+		err := store.InTx(ctx, func(tx *db.Tx) error {
+			letter, err := tx.TakeDeadLetter(ctx, id)
+			if err != nil {
+				return err
+			}
+			return then(tx, letter)
+		})
+		if errors.Is(err, fleet.ErrNotFound) {
+			return exit(exitFailed, "there is no dead letter %s: muster dead-letters list shows them", id)
 		}
-		return then(tx, letter)
+		return err
 	})
-	if errors.Is(err, fleet.ErrNotFound) {
-		return exit(exitFailed, "there is no dead letter %s: muster dead-letters list shows them", id)
-	}
-	return err
 }
 
 func (a *app) deadLetterRetry(ctx context.Context, id string) error {

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -67,27 +65,12 @@ func (a *app) plan(ctx context.Context, target, policy string, output format) er
 	if _, known := c.target(target); target != "" && !known {
 		return usage("--target: %s", c.unknownTarget(target))
 	}
-	store, err := openDB(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	now, err := store.Now(ctx)
-	if err != nil {
-		return err
-	}
 	var rows []planRow
-	for _, t := range c.targetNames() {
-		if target != "" && t != target {
-			continue
-		}
-		for _, p := range enforce.Covering(wanted, t) {
-			found, err := a.planOne(ctx, store, p, t, now)
-			if err != nil {
-				return err
-			}
-			rows = append(rows, found...)
-		}
+	if err := onRecord(ctx, c, func(store *db.DB) error {
+		rows, err = a.planAll(ctx, store, c, wanted, target)
+		return err
+	}); err != nil {
+		return err
 	}
 	head := []string{"POLICY", "TARGET", "ID", "NAME", "VERDICT", "REASONS", "OFFLINE"}
 	return show(a, output, rows, "no runners in the scope of any policy", head, func(r planRow) []string {
@@ -117,59 +100,47 @@ func choose(c *config, name string) ([]*policies.Policy, error) {
 	return nil, usage("--policy %q is unknown, there is %s", name, cmp.Or(strings.Join(names, ", "), "none"))
 }
 
-// planOne evaluates one policy on one target: first whom it would act on, then
-// whom it halts at, then whom it keeps, and in the end whom it does not match.
-func (a *app) planOne(ctx context.Context, store *db.DB, p *policies.Policy, target string, now time.Time) ([]planRow, error) {
-	preview, err := enforce.Plan(ctx, store, p, target, now)
-	if errors.Is(err, fleet.ErrNotFound) {
-		a.say("%s on %s: never synced, so nothing is known: muster trigger sync %s", p.Name, target, target)
-		return nil, nil
-	}
+// planAll previews policies on all targets, or on the one that was named, and
+// sums each up on the way.
+func (a *app) planAll(ctx context.Context, store *db.DB, c *config, wanted []*policies.Policy, only string) ([]planRow, error) {
+	now, err := store.Now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	decided := make(map[int64]bool, len(preview.Plan.Decisions))
-	rows := make([]planRow, 0, len(preview.Input.Runners))
-	row := func(id int64, name string, verdict fleet.Verdict, reasons []string, evidence fleet.Evidence) {
-		rows = append(rows, planRow{p.Name, p.Enforcement, target, id, name, verdict, reasons, evidence})
-	}
-	for _, d := range preview.Plan.Decisions {
-		decided[d.RunnerID] = true
-		row(d.RunnerID, d.Name, d.Verdict, d.Reasons, d.Evidence)
-	}
-	unmatched := 0
-	for i := range preview.Input.Runners {
-		if r := &preview.Input.Runners[i]; !decided[r.ID] {
-			unmatched++
-			row(r.ID, r.Name, fleet.VerdictKeep, []string{policies.ReasonNotMatched},
-				fleet.Evidence{"status": string(r.Status), "busy": r.Busy})
+	var rows []planRow
+	for _, target := range c.targetNames() {
+		if only != "" && target != only {
+			continue
+		}
+		for _, p := range enforce.Covering(wanted, target) {
+			preview, err := enforce.Plan(ctx, store, p, target, now)
+			if errors.Is(err, fleet.ErrNotFound) {
+				a.say("%s on %s: never synced, so nothing is known: muster trigger sync %s", p.Name, target, target)
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			a.say("%s", summarise(preview))
+			for _, d := range preview.Decisions {
+				rows = append(rows, planRow{d.Policy, d.Enforcement, d.Target, d.RunnerID, d.Name, d.Verdict, d.Reasons, d.Evidence})
+			}
 		}
 	}
-	order := map[fleet.Verdict]int{fleet.VerdictAct: 0, fleet.VerdictHalt: 1, fleet.VerdictKeep: 2}
-	rank := func(r planRow) int {
-		if slices.Contains(r.Reasons, policies.ReasonNotMatched) {
-			return len(order)
-		}
-		return order[r.Verdict]
-	}
-	slices.SortStableFunc(rows, func(x, y planRow) int {
-		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x.Name, y.Name))
-	})
-	a.say("%s", summarise(preview, unmatched))
 	return rows, nil
 }
 
 // summarise is the line above the table.
-func summarise(p enforce.Preview, unmatched int) string {
+func summarise(p enforce.Preview) string {
 	n := p.Plan.Counts
 	line := fmt.Sprintf("%s on %s (%s): act on %d, keep %d, halt at %d, %d not matched",
 		p.Policy.Name, p.Target, p.Policy.Enforcement, n[string(fleet.VerdictAct)], n[string(fleet.VerdictKeep)],
-		n[string(fleet.VerdictHalt)], unmatched)
+		n[string(fleet.VerdictHalt)], p.NotMatched)
 	switch {
 	case p.Plan.Halt != "":
 		line += "; it would halt: " + p.Plan.Halt
-	case p.Input.State.Halted:
-		line += "; it is halted: " + p.Input.State.Reason
+	case p.State.Halted:
+		line += "; it is halted: " + p.State.Reason
 	}
 	return line
 }

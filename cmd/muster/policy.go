@@ -110,61 +110,54 @@ runners are due as before.`,
 }
 
 func (a *app) policyResume(ctx context.Context, policy, target, reason string, allow int) error {
-	c, err := a.load()
-	if err != nil {
-		return err
-	}
-	store, err := openDB(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	if err := knownTarget(ctx, c, store, target); err != nil {
-		return err
-	}
-	now, err := store.Now(ctx)
-	if err != nil {
-		return err
-	}
-	actor := operator()
-	var resumed []string
-	err = store.InTx(ctx, func(tx *db.Tx) error {
-		var err error
-		if resumed, err = tx.Resume(ctx, policy, target, reason, allow); err != nil {
+	return a.withRecord(ctx, func(c *config, store *db.DB) error {
+		if err := knownTarget(ctx, c, store, target); err != nil {
 			return err
 		}
+		now, err := store.Now(ctx)
+		if err != nil {
+			return err
+		}
+		actor := operator()
+		var resumed []string
+		err = store.InTx(ctx, func(tx *db.Tx) error {
+			var err error
+			if resumed, err = tx.Resume(ctx, policy, target, reason, allow); err != nil {
+				return err
+			}
+			for _, name := range resumed {
+				err := tx.Audit(ctx, fleet.AuditEvent{
+					At: now, Code: fleet.AuditPolicyResumed, Actor: actor, Target: name, Policy: policy, Reason: reason,
+					Details: map[string]any{"allow": allow},
+				})
+				if err != nil {
+					return err
+				}
+				event, err := queue.Event("policy.resumed", name, policy, now, map[string]any{
+					"policy": policy, "target": name, "state": "active", "reason": reason, "allow": allow,
+				})
+				if err != nil {
+					return err
+				}
+				if err := tx.Enqueue(ctx, event); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if len(resumed) == 0 {
+			return notHalted(ctx, store, policy, target)
+		}
 		for _, name := range resumed {
-			err := tx.Audit(ctx, fleet.AuditEvent{
-				At: now, Code: fleet.AuditPolicyResumed, Actor: actor, Target: name, Policy: policy, Reason: reason,
-				Details: map[string]any{"allow": allow},
-			})
-			if err != nil {
-				return err
-			}
-			event, err := queue.Event("policy.resumed", name, policy, now, map[string]any{
-				"policy": policy, "target": name, "state": "active", "reason": reason, "allow": allow,
-			})
-			if err != nil {
-				return err
-			}
-			if err := tx.Enqueue(ctx, event); err != nil {
+			if _, err := fmt.Fprintf(a.stdout, "%s resumed on %s\n", policy, name); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if len(resumed) == 0 {
-		return notHalted(ctx, store, policy, target)
-	}
-	for _, name := range resumed {
-		if _, err := fmt.Fprintf(a.stdout, "%s resumed on %s\n", policy, name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // notHalted says why there was nothing to resume.

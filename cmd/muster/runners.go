@@ -90,35 +90,28 @@ func (a *app) runnersCommand() *cobra.Command {
 }
 
 func (a *app) runners(ctx context.Context, f db.RunnerFilter, output format) error {
-	c, err := a.load()
-	if err != nil {
-		return err
-	}
-	store, err := openDB(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	if err := knownTarget(ctx, c, store, f.Target); err != nil {
-		return err
-	}
-	found, err := store.Runners(ctx, f)
-	if err != nil {
-		return err
-	}
-	rows := make([]runnerRow, len(found))
-	for i, o := range found {
-		rows[i] = runnerRowOf(o)
-	}
-	if f.Removed {
-		return show(a, output, rows, "no runners", []string{"TARGET", "ID", "NAME", "REMOVED", "CAUSE", "LABELS"}, func(r runnerRow) []string {
-			return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, momentOf(r.RemovedAt), string(deref(r.RemovalCause)), strings.Join(r.Labels, ",")}
+	return a.withRecord(ctx, func(c *config, store *db.DB) error {
+		if err := knownTarget(ctx, c, store, f.Target); err != nil {
+			return err
+		}
+		found, err := store.Runners(ctx, f)
+		if err != nil {
+			return err
+		}
+		rows := make([]runnerRow, len(found))
+		for i, o := range found {
+			rows[i] = runnerRowOf(o)
+		}
+		if f.Removed {
+			return show(a, output, rows, "no runners", []string{"TARGET", "ID", "NAME", "REMOVED", "CAUSE", "LABELS"}, func(r runnerRow) []string {
+				return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, momentOf(r.RemovedAt), string(deref(r.RemovalCause)), strings.Join(r.Labels, ",")}
+			})
+		}
+		head := []string{"TARGET", "ID", "NAME", "STATUS", "BUSY", "OFFLINE", "SEEN", "LABELS"}
+		return show(a, output, rows, "no runners", head, func(r runnerRow) []string {
+			offline := span(time.Duration(deref(r.OfflineFor) * float64(time.Second)))
+			return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, string(r.Status), yesNo(r.Busy), offline, momentOf(r.LastSeenAt), strings.Join(r.Labels, ",")}
 		})
-	}
-	head := []string{"TARGET", "ID", "NAME", "STATUS", "BUSY", "OFFLINE", "SEEN", "LABELS"}
-	return show(a, output, rows, "no runners", head, func(r runnerRow) []string {
-		offline := span(time.Duration(deref(r.OfflineFor) * float64(time.Second)))
-		return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, string(r.Status), yesNo(r.Busy), offline, momentOf(r.LastSeenAt), strings.Join(r.Labels, ",")}
 	})
 }
 
