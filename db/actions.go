@@ -10,30 +10,41 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 )
 
-// Acted counts intents under a policy on a target: those since the beginning
-// of the window that used up its caps (spared and failed ones did not, nor
-// those an operator allowed beyond), and all of the last minute.
-func (tx *Tx) Acted(ctx context.Context, policy, target string, window, minute time.Time) (counted, lastMinute int, err error) {
+// Acts are intents of a policy on a target, counted.
+type Acts struct {
+	// Counted used up the policy's caps within its window: all whose DELETE
+	// went out or may have, without those that an operator allowed beyond.
+	Counted int
+	// Removed made the target's population smaller within the window.
+	Removed    int
+	LastMinute int // whatever became of them
+}
+
+// Acted counts what a policy did to a target since the beginning of its window
+// and since a minute ago.
+func (tx *Tx) Acted(ctx context.Context, policy, target string, window, minute time.Time) (Acts, error) {
 	return acted(ctx, tx.tx, policy, target, window, minute)
 }
 
 // Acted is Tx.Acted outside a transaction.
-func (db *DB) Acted(ctx context.Context, policy, target string, window, minute time.Time) (counted, lastMinute int, err error) {
+func (db *DB) Acted(ctx context.Context, policy, target string, window, minute time.Time) (Acts, error) {
 	return acted(ctx, db.pool, policy, target, window, minute)
 }
 
-func acted(ctx context.Context, q querier, policy, target string, window, minute time.Time) (int, int, error) {
-	var counted, last int
+func acted(ctx context.Context, q querier, policy, target string, window, minute time.Time) (Acts, error) {
+	var n Acts
 	err := q.QueryRow(ctx, `
-		SELECT count(*) FILTER (WHERE intended_at > $3 AND NOT allowed AND state IN ('intended', 'done', 'gone')),
+		SELECT count(*) FILTER (WHERE intended_at > $3 AND NOT allowed
+				AND (state IN ('intended', 'done', 'gone') OR state = 'failed' AND reason = 'interrupted')),
+			count(*) FILTER (WHERE intended_at > $3 AND state IN ('done', 'gone')),
 			count(*) FILTER (WHERE intended_at > $4)
 		FROM muster.action
 		WHERE policy = $1 AND target = $2 AND intended_at > least($3::timestamptz, $4::timestamptz)`,
-		policy, target, window, minute).Scan(&counted, &last)
+		policy, target, window, minute).Scan(&n.Counted, &n.Removed, &n.LastMinute)
 	if err != nil {
-		return 0, 0, fmt.Errorf("count the acts of policy %s on %s: %w", policy, target, translate(err))
+		return Acts{}, fmt.Errorf("count the acts of policy %s on %s: %w", policy, target, translate(err))
 	}
-	return counted, last, nil
+	return n, nil
 }
 
 // Intend stores an intent that is its maker's alone for so long by Postgres's
@@ -57,12 +68,13 @@ func (tx *Tx) Intend(ctx context.Context, a fleet.Action, lease time.Duration, a
 }
 
 // Settle stores the outcome of an intent. fleet.ErrConflict says that somebody
-// settled it before.
+// settled it before; that GitHub confirmed a deletion wins over somebody's
+// finding that it had failed.
 func (tx *Tx) Settle(ctx context.Context, a fleet.Action) error {
 	tag, err := tx.tx.Exec(ctx, `
 		UPDATE muster.action
 		SET state = $2, reason = $3, http_status = $4, settled_at = $5
-		WHERE action_id = $1 AND state = 'intended'`,
+		WHERE action_id = $1 AND (state = 'intended' OR state = 'failed' AND $2 IN ('done', 'gone'))`,
 		a.ID, string(a.State), a.Reason, orNull(a.HTTPStatus), a.SettledAt)
 	if err != nil {
 		return fmt.Errorf("settle action %s: %w", a.ID, translate(err))

@@ -85,16 +85,24 @@ func (tx *Tx) TakeDeadLetter(ctx context.Context, id string) (fleet.DeadLetter, 
 	return l, nil
 }
 
-// Housekeep deletes what happened before then: ticks, finished runs, syncs,
-// decisions, settled actions and token requests, history, runners removed. The
-// audit trail has a retention of its own. It returns how many rows went from
+// Housekeep deletes what happened before then: ticks, runs, syncs, decisions,
+// settled actions and token requests, history, runners removed, and what was
+// remembered of schedules and policies that are not in use any more. The audit trail has a retention of its own. It returns how many rows went from
 // where.
 func (tx *Tx) Housekeep(ctx context.Context, before time.Time) (fleet.Counts, error) {
 	counts := fleet.Counts{}
 	for _, q := range []struct{ what, sql string }{
 		{"ticks", `DELETE FROM muster.tick t WHERE tick_at < $1
 			AND tick_at < (SELECT max(n.tick_at) FROM muster.tick n WHERE n.schedule = t.schedule)`},
-		{"runs", `DELETE FROM muster.run WHERE queued_at < $1 AND state IN ('done', 'dead')`},
+		// The stream holds triggers for a day: of what is older and not done no
+		// message is left, nor one in the outbox that could still go out.
+		{"runs", `DELETE FROM muster.run r WHERE queued_at < $1
+			AND (state <> 'running' OR lease_until < $1)
+			AND NOT EXISTS (SELECT FROM muster.outbox o WHERE o.id = r.trigger_id)`},
+		{"schedules", `DELETE FROM muster.schedule s WHERE anchored_at < $1
+			AND NOT EXISTS (SELECT FROM muster.tick t WHERE t.schedule = s.schedule AND t.tick_at >= $1)`},
+		{"grace_marks", `DELETE FROM muster.grace_mark m WHERE EXISTS (
+			SELECT FROM muster.policy p WHERE p.policy = m.policy AND p.target = m.target AND p.last_run_at < $1)`},
 		{"syncs", `DELETE FROM muster.sync WHERE started_at < $1`},
 		{"actions", `DELETE FROM muster.action WHERE settled_at < $1`},
 		{"decisions", `DELETE FROM muster.decision d WHERE at < $1

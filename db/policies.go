@@ -57,7 +57,8 @@ func (db *DB) PolicyStates(ctx context.Context) ([]fleet.PolicyState, error) {
 }
 
 const policyQuery = `
-	SELECT policy, target, coalesce(sha256, ''), enforcement, halted_at IS NOT NULL, coalesce(reason, ''), allowance, last_run_at
+	SELECT policy, target, coalesce(sha256, ''), enforcement, halted_at IS NOT NULL, coalesce(reason, ''),
+		CASE WHEN allowance_until > clock_timestamp() THEN allowance ELSE 0 END, last_run_at
 	FROM muster.policy`
 
 func policyState(ctx context.Context, q querier, policy, target, lock string) (fleet.PolicyState, error) {
@@ -103,15 +104,19 @@ func (tx *Tx) Halt(ctx context.Context, policy, target, reason string, now time.
 	return tag.RowsAffected() == 1, nil
 }
 
+// allowanceLasts is how long an operator's word holds beyond the caps. It is
+// given to a backlog that was looked at: what falls due days later was not.
+const allowanceLasts = 24 * time.Hour
+
 // Resume reopens a halted policy, on one target or with an empty target on
-// all it is halted on, and allows so many acts beyond the caps, once. It
-// returns the targets it reopened.
+// all it is halted on, and allows so many acts beyond the caps, once and for a
+// day. It returns the targets it reopened.
 func (tx *Tx) Resume(ctx context.Context, policy, target, reason string, allow int) ([]string, error) {
 	rows, err := tx.tx.Query(ctx, `
 		UPDATE muster.policy
-		SET halted_at = NULL, reason = $3, allowance = $4
+		SET halted_at = NULL, reason = $3, allowance = $4, allowance_until = clock_timestamp() + $5::interval
 		WHERE policy = $1 AND ($2 = '' OR target = $2) AND halted_at IS NOT NULL
-		RETURNING target`, policy, target, reason, allow)
+		RETURNING target`, policy, target, reason, allow, allowanceLasts)
 	if err == nil {
 		var targets []string
 		if targets, err = pgx.CollectRows(rows, pgx.RowTo[string]); err == nil {

@@ -249,16 +249,16 @@ func TestActedCountsWhatUsedUpTheCaps(t *testing.T) {
 			return tx.Settle(w.ctx, a)
 		})
 	}
-	counted, minute, err := w.db.Acted(w.ctx, "reap", "acme", t0.Add(-time.Hour), t0.Add(-time.Minute))
-	if err != nil || counted != 3 || minute != 5 {
-		t.Errorf("Acted = %d in the window, %d in the minute, %v, want 3 and 5", counted, minute, err)
+	n, err := w.db.Acted(w.ctx, "reap", "acme", t0.Add(-time.Hour), t0.Add(-time.Minute))
+	if err != nil || n.Counted != 3 || n.LastMinute != 5 {
+		t.Errorf("Acted = %+v, %v, want 3 counted and 5 in the last minute", n, err)
 	}
 	// A window shorter than a minute does not hide the minute.
-	if counted, minute, err = w.db.Acted(w.ctx, "reap", "acme", t0.Add(-time.Second), t0.Add(-time.Minute)); err != nil || counted != 1 || minute != 5 {
-		t.Errorf("Acted = %d in a second, %d in the minute, %v, want 1 and 5", counted, minute, err)
+	if n, err = w.db.Acted(w.ctx, "reap", "acme", t0.Add(-time.Second), t0.Add(-time.Minute)); err != nil || n.Counted != 1 || n.LastMinute != 5 {
+		t.Errorf("Acted = %+v, %v, want 1 counted in the window and 5 in the last minute", n, err)
 	}
-	if counted, minute, err = w.db.Acted(w.ctx, "other", "acme", t0.Add(-time.Hour), t0.Add(-time.Minute)); err != nil || counted+minute != 0 {
-		t.Errorf("Acted of another policy = %d, %d, %v", counted, minute, err)
+	if n, err = w.db.Acted(w.ctx, "other", "acme", t0.Add(-time.Hour), t0.Add(-time.Minute)); err != nil || n != (db.Acts{}) {
+		t.Errorf("Acted of another policy = %+v, %v", n, err)
 	}
 }
 

@@ -20,6 +20,7 @@ func (d *decider) guards(r *fleet.Observed) []string {
 
 	keep(!r.RemovedAt.IsZero(), ReasonRemoved)
 	if deletes {
+		keep(r.Name == "", ReasonNameless)
 		keep(!r.MissingSince.IsZero(), ReasonMissing)
 		keep(r.Status != fleet.StatusOffline, ReasonOnline)
 		keep(r.Busy, ReasonBusy)

@@ -25,6 +25,9 @@ const (
 
 	// ReasonRemoved keeps what is no longer registered.
 	ReasonRemoved = "removed"
+	// ReasonNameless keeps a runner whose name GitHub does not show: the last
+	// look could not tell it from another.
+	ReasonNameless = "nameless"
 	// ReasonMissing keeps a runner that the newest complete listing lacks:
 	// whether it is gone is being found out.
 	ReasonMissing = "missing"

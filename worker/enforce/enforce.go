@@ -50,6 +50,10 @@ func (e *Enforcer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Cou
 			continue
 		}
 		faults = append(faults, fmt.Errorf("policy %s on %s: %w", p.Name, trigger.Name, err))
+		var identity *db.IdentityError
+		if errors.As(err, &identity) {
+			return total, worker.Permanent(errors.Join(faults...))
+		}
 		if pause, asked := pauseOf(err); asked {
 			return total, worker.RetryAfter(pause, errors.Join(faults...))
 		}
@@ -100,6 +104,11 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, trigger fleet.Tr
 		if err := ctx.Err(); err != nil {
 			return counts, err
 		}
+		if !e.inForce(p) {
+			e.Log.InfoContext(ctx, "policy changed in the middle of a pass, pass ended", "policy", p.Name,
+				"target", trigger.Name, "trigger", trigger.ID)
+			return counts, nil
+		}
 		res, err := e.Remover.Remove(ctx, remove.Request{
 			Policy: p, Target: trigger.Name, RunnerID: d.RunnerID, TriggerID: trigger.ID,
 			Actor: fleet.Actor{Type: fleet.ActorPolicy, Name: p.Name},
@@ -118,6 +127,14 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, trigger fleet.Tr
 		}
 	}
 	return counts, nil
+}
+
+// inForce reports whether the configuration still has this very policy: an
+// operator who turns one off means at once.
+func (e *Enforcer) inForce(p *policies.Policy) bool {
+	return slices.ContainsFunc(e.Policies(), func(now *policies.Policy) bool {
+		return now.Name == p.Name && now.SHA256 == p.SHA256 && now.Enforcement == p.Enforcement
+	})
 }
 
 // acts reports whether a policy's decisions are carried out.

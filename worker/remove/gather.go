@@ -20,7 +20,7 @@ type reader interface {
 	LiveRunners(ctx context.Context, target string) ([]fleet.Observed, error)
 	Runner(ctx context.Context, target string, id int64) (fleet.Observed, error)
 	GraceMarks(ctx context.Context, policy, target, sha string) (map[int64]time.Time, error)
-	Acted(ctx context.Context, policy, target string, window, minute time.Time) (counted, lastMinute int, err error)
+	Acted(ctx context.Context, policy, target string, window, minute time.Time) (db.Acts, error)
 }
 
 // Gather reads what a policy decides on: all live runners of a target, or with
@@ -49,8 +49,15 @@ func Gather(ctx context.Context, r reader, p *policies.Policy, target string, ru
 			return in, err
 		}
 	}
-	in.Acted, in.ActedLastMinute, err = r.Acted(ctx, p.Name, target, now.Add(-p.Guards.Max.Window), now.Add(-time.Minute))
-	return in, err
+	acts, err := r.Acted(ctx, p.Name, target, now.Add(-p.Guards.Max.Window), now.Add(-time.Minute))
+	if err != nil {
+		return in, err
+	}
+	in.Acted, in.ActedLastMinute = acts.Counted, acts.LastMinute
+	// The percentage is of the fleet before the policy began on it: else each
+	// deletion would move the cap, and a pass could halt halfway.
+	in.Target.Population += acts.Removed
+	return in, nil
 }
 
 // halted is the data of the event policy.halted, with the keys of

@@ -20,6 +20,10 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
+// abandoned is when an intent on a target that no replica knows any more is
+// given up, its outcome unknown.
+const abandoned = time.Hour
+
 // lease is how long an intent is its maker's alone. What its maker does about it
 // takes less in all, so that nobody settles an intent that still acts.
 const (
@@ -81,6 +85,11 @@ func (r *Remover) Remove(ctx context.Context, req Request) (Result, error) {
 	target, ok := r.Targets()[req.Target]
 	if !ok {
 		return Result{}, fmt.Errorf("remove runner %s/%d: no target of that name is configured", req.Target, req.RunnerID)
+	}
+	// Ids mean other runners elsewhere: another replica may have been the first
+	// to use this name, for another scope.
+	if err := r.DB.CheckIdentity(ctx, target.Target); err != nil {
+		return Result{}, fmt.Errorf("remove runner %s/%d: %w", req.Target, req.RunnerID, err)
 	}
 	began := time.Now()
 	res, err := r.intend(ctx, req)

@@ -75,12 +75,18 @@ func noteCredential(ctx context.Context, tx *db.Tx, target string, why error, no
 	})
 }
 
-// removed is the data of the event runner.removed, with the keys of
-// api.runners and api.actions.
+// removed is the data of the event runner.removed: what every transition has,
+// with the keys of api.runner_history, and why and by which action, as
+// api.runners and api.actions have it.
 type removed struct {
 	Target       string             `json:"target"`
 	RunnerID     int64              `json:"runner_id"`
 	Name         string             `json:"name"`
+	At           time.Time          `json:"at"`
+	Change       fleet.Change       `json:"change"`
+	Before       map[string]any     `json:"before"`
+	After        map[string]any     `json:"after"`
+	SyncID       *string            `json:"sync_id"`
 	RemovedAt    time.Time          `json:"removed_at"`
 	RemovalCause fleet.RemovalCause `json:"removal_cause"`
 	ActionID     string             `json:"action_id"`
@@ -107,7 +113,8 @@ func markRemoved(ctx context.Context, tx *db.Tx, a fleet.Action, now time.Time) 
 		return err
 	}
 	m, err := queue.Event("runner.removed", a.Target, strconv.FormatInt(a.RunnerID, 10), now, removed{
-		Target: a.Target, RunnerID: a.RunnerID, Name: a.Name, RemovedAt: now, RemovalCause: cause,
+		Target: a.Target, RunnerID: a.RunnerID, Name: a.Name, At: now, Change: fleet.ChangeRemoved,
+		RemovedAt: now, RemovalCause: cause,
 		ActionID: a.ID, Policy: a.Policy,
 	})
 	if err != nil {
@@ -137,7 +144,9 @@ func (r *Remover) Settle(ctx context.Context) error {
 			break // the leases of the rest are about to end
 		}
 		err := r.settleOld(ctx, a)
-		if err != nil && !errors.Is(err, fleet.ErrConflict) { // its maker was slow, not gone
+		var identity *db.IdentityError
+		slow := errors.Is(err, fleet.ErrConflict) && !errors.As(err, &identity) // its maker was, and not gone
+		if err != nil && !slow {
 			faults = append(faults, fmt.Errorf("settle the intent on runner %s/%d: %w", a.Target, a.RunnerID, err))
 		}
 	}
@@ -147,8 +156,15 @@ func (r *Remover) Settle(ctx context.Context) error {
 func (r *Remover) settleOld(ctx context.Context, a fleet.Action) error {
 	target, ok := r.Targets()[a.Target]
 	if !ok {
+		now, err := r.Now(ctx)
+		if err != nil || now.Sub(a.IntendedAt) < abandoned {
+			return err // another replica may know the target
+		}
 		a.State, a.Reason = fleet.ActionFailed, ReasonNoTarget
 		return r.settle(ctx, a, fleet.System, nil)
+	}
+	if err := r.DB.CheckIdentity(ctx, target.Target); err != nil {
+		return err
 	}
 	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
 	switch {

@@ -3,6 +3,7 @@ package remove
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -94,8 +95,9 @@ func (r *Remover) unread(ctx context.Context, target Target, a *fleet.Action, er
 }
 
 // reread settles a deletion whose answer proved nothing, also while muster is
-// being stopped. Where GitHub does not say now either, the intent stays open:
-// the runner may be gone, and Settle will find out.
+// being stopped. Where GitHub does not say now either, or shows the runner as
+// before, the intent stays open: a deletion that timed out may happen yet, and
+// Settle will find out.
 func (r *Remover) reread(ctx context.Context, target Target, a *fleet.Action) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reading)
 	defer cancel()
@@ -111,11 +113,17 @@ func (r *Remover) reread(ctx context.Context, target Target, a *fleet.Action) er
 	if err != nil {
 		return err
 	}
-	a.State, a.Reason = fleet.ActionFailed, ReasonUnanswered
 	if against := objection(live, *a); against != "" {
 		a.State, a.Reason = fleet.ActionSpared, against
+		return nil
 	}
-	return nil
+	if a.HTTPStatus == http.StatusNotFound {
+		// It may look and may not delete: GitHub hides that behind a 404.
+		a.State, a.Reason = fleet.ActionFailed, ReasonCredential
+		return fmt.Errorf("GitHub shows runner %s/%d and answers 404 to its deletion: %w", a.Target, a.RunnerID, fleet.ErrForbidden)
+	}
+	// GitHub may still be at it. Going on would delete more than is counted.
+	return fmt.Errorf("GitHub has not deleted runner %s/%d yet: %w", a.Target, a.RunnerID, fleet.ErrUnavailable)
 }
 
 // stopped writes an error of GitHub's into the action and returns it.
