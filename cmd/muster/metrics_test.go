@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
@@ -101,6 +106,40 @@ func TestMetricsHaveTheAgreedLabelsOnly(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestOperationsNamesEverySeriesAndNoOther(t *testing.T) {
+	t.Parallel()
+	described := make(chan *prometheus.Desc, 100)
+	newMetrics().registry.Describe(described)
+	recordGauges{}.Describe(described)
+	close(described)
+	shape := regexp.MustCompile(`fqName: "([^"]*)".*constLabels: \{([^}]*)\}, variableLabels: \{([^}]*)\}`)
+	value := regexp.MustCompile(`="[^"]*"`)
+	labels := func(list string) string {
+		all := strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+		slices.Sort(all)
+		return strings.Join(all, " ")
+	}
+	have := map[string]string{}
+	for d := range described {
+		part := shape.FindStringSubmatch(d.String())
+		if part == nil {
+			t.Fatalf("%s is not what was expected", d)
+		}
+		have[part[1]] = labels(value.ReplaceAllString(part[2], "") + "," + part[3])
+	}
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(muster_[a-z_]+)` \\| ([a-z, ]*)\\|").FindAllStringSubmatch(string(page), -1) {
+		told[row[1]] = labels(row[2])
+	}
+	if diff := cmp.Diff(have, told); diff != "" {
+		t.Errorf("series and their labels (-registered +docs/operations.md):\n%s", diff)
 	}
 }
 
