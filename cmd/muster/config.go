@@ -14,6 +14,7 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/scheduler"
+	"github.com/muster-fleet/muster/worker/enforce"
 	"github.com/muster-fleet/muster/worker/token"
 )
 
@@ -79,13 +80,16 @@ func (c *config) targetNames() []string {
 	return names
 }
 
-// runs reports whether a policy is configured and acts on a target that is.
+// runs reports whether a policy is configured, and for a target that is.
 func (c *config) runs(policy, target string) bool {
 	_, known := c.target(target)
-	return known && slices.ContainsFunc(c.policies, func(p *policies.Policy) bool {
-		return p.Name == policy && p.Enforcement != fleet.EnforcementDisabled && p.Covers(target)
+	return known && slices.ContainsFunc(enforce.Covering(c.policies, target), func(p *policies.Policy) bool {
+		return p.Name == policy
 	})
 }
+
+// covered reports whether any policy has something to say about a target.
+func (c *config) covered(target string) bool { return len(enforce.Covering(c.policies, target)) > 0 }
 
 // unknownTarget says that a target is not configured, and which ones are.
 func (c *config) unknownTarget(name string) string {

@@ -38,6 +38,7 @@ func (r *reader) read(root node) {
 	const mostDays = 36500 // a hundred years: beyond that times would not fit
 	c.retain = time.Duration(top.get("retain_days").integer(400, 1, mostDays)) * 24 * time.Hour
 	top.close("pools", "audit")
+	r.warnOfBlindness()
 }
 
 func (r *reader) nats(n node) {
@@ -197,8 +198,7 @@ func (r *reader) apiURL(target string, n node) string {
 	case u.Hostname() == "github.com" || u.Hostname() == "www.github.com":
 		n.fault("%s is the web site, not the API: write %s or leave the key out", u.Host, fleet.DefaultAPIURL)
 	case u.Scheme == "http" && !loopback(u.Hostname()):
-		r.config.warnings = append(r.config.warnings, fmt.Sprintf(
-			"target %s: api_url %s is not https: the credential and every token cross the network in the clear", target, s))
+		r.warn("target %s: api_url %s is not https: the credential and every token cross the network in the clear", target, s)
 	}
 	return strings.TrimRight(s, "/")
 }

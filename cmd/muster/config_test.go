@@ -297,6 +297,44 @@ targets:
 	}
 }
 
+func TestTargetsThatNobodyLooksAtAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	const never = "target acme: policies cover it and no schedule syncs it"
+	seldom := func(gap, max string) string {
+		return "target acme: schedule sync/acme leaves " + gap + " without a sync, and beyond max_observation_gap (" + max + ") "
+	}
+	for _, tt := range []struct{ name, schedule, gap, policies, want string }{
+		{"often enough", `"*/2 * * * *"`, "1h", "[reap.yaml]", ""},
+		{"just often enough", `"0 * * * *"`, "1h", "[reap.yaml]", ""},
+		{"once a day", `"0 6 * * *"`, "1h", "[reap.yaml]", seldom("1d", "1h")},
+		{"once a day is meant", `"0 6 * * *"`, "25h", "[reap.yaml]", ""},
+		{"every half hour is too seldom", `"*/30 * * * *"`, "29m", "[]", seldom("30m", "29m")},
+		{"not at night", `"*/10 * 9-17 * * *"`, "1h", "[reap.yaml]", seldom("15h", "1h")},
+		{"not at weekends", `"0 */2 * * 1-5"`, "2h", "[reap.yaml]", seldom("2d2h", "2h")},
+		{"never, with a policy", "", "1h", "[reap.yaml]", never},
+		{"never, and nobody minds", "", "1h", "[]", ""},
+		{"never, with a policy that is off", "", "1h", "[off.yaml]", ""},
+	} {
+		schedules := "[]"
+		if tt.schedule != "" {
+			schedules = "[{job: sync, targets: [acme], cron: " + tt.schedule + "}]"
+		}
+		dir := inDir(t, map[string]string{
+			"reap.yaml": goodPolicy, "off.yaml": strings.Replace(goodPolicy, "enforce\n", "disabled\n", 1),
+			"muster.yaml": "targets: [{name: acme, scope: org/acme, auth: {token_env: T}, max_observation_gap: " + tt.gap + "}]\n" +
+				"schedules: " + schedules + "\npolicies: " + tt.policies + "\n",
+		})
+		c, err := loadConfig(filepath.Join(dir, "muster.yaml"), variables(map[string]string{"T": "x", "HOME": "/h"}))
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		if got := strings.Join(c.warnings, "\n"); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
+			t.Errorf("%s: warnings\n got %q\nwant %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 // Commands that do not speak to GitHub work for people who may not read its
 // credentials.
 func TestReadingNeedsNoCredentials(t *testing.T) {

@@ -121,7 +121,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 			fleet.JobSync: &inventory.Syncer{
 				Log: s.log, DB: record, Now: now, Observe: s.metrics.sync,
 				Targets: func() map[string]inventory.Target { return s.wiring.Load().inventory },
-				Enforce: func(target string) bool { return s.wiring.Load().enforces(target) },
+				Enforce: func(target string) bool { return s.wiring.Load().config.covered(target) },
 			},
 			fleet.JobEnforce: &enforce.Enforcer{
 				Log: s.log, DB: record, Now: now, Remover: remover, Observe: s.metrics.policy,

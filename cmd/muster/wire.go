@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
-	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/scheduler"
 	"github.com/muster-fleet/muster/worker/inventory"
 	"github.com/muster-fleet/muster/worker/remove"
@@ -59,13 +57,6 @@ func wire(c *config, observe func(target string, call github.Call)) (*wiring, er
 func (w *wiring) names(fleet.Job) []string { return w.config.targetNames() }
 
 func (w *wiring) schedules() []scheduler.Schedule { return w.config.schedules }
-
-// enforces reports whether any policy has something to say about a target.
-func (w *wiring) enforces(target string) bool {
-	return slices.ContainsFunc(w.config.policies, func(p *policies.Policy) bool {
-		return p.Enforcement != fleet.EnforcementDisabled && p.Covers(target)
-	})
-}
 
 // identities refuses a configuration in which the name of a known target
 // stands for another scope.
