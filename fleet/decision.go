@@ -88,7 +88,8 @@ type PolicyState struct {
 	Halted      bool
 	Reason      string // why halted, with its numbers
 	// Allowance is how many runners may be acted on beyond the caps, once:
-	// what an operator gave with policy resume --allow.
+	// what is left of what an operator gave with policy resume --allow, for a
+	// day.
 	Allowance int
 	LastRunAt time.Time
 }

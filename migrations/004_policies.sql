@@ -1,12 +1,13 @@
 CREATE TABLE muster.policy (
-	policy      text NOT NULL,
-	target      text NOT NULL,
-	sha256      text, -- null for the built-in operator policy
-	enforcement text NOT NULL,
-	halted_at   timestamptz, -- null: active
-	reason      text,
-	allowance   integer NOT NULL DEFAULT 0 CHECK (allowance >= 0),
-	last_run_at timestamptz,
+	policy          text NOT NULL,
+	target          text NOT NULL,
+	sha256          text, -- null for the built-in operator policy
+	enforcement     text NOT NULL,
+	halted_at       timestamptz, -- null: active
+	reason          text,
+	allowance       integer NOT NULL DEFAULT 0 CHECK (allowance >= 0),
+	allowance_until timestamptz, -- what is left of the allowance then is void; null: none was given
+	last_run_at     timestamptz,
 	PRIMARY KEY (policy, target)
 );
 
