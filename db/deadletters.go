@@ -87,8 +87,8 @@ func (tx *Tx) TakeDeadLetter(ctx context.Context, id string) (fleet.DeadLetter, 
 
 // Housekeep deletes what happened before then: ticks, runs, syncs, decisions,
 // settled actions and token requests, history, runners removed, and what was
-// remembered of schedules and policies that are not in use any more. The audit trail has a retention of its own. It returns how many rows went from
-// where.
+// remembered of schedules and policies that are not in use any more. The audit
+// trail has a retention of its own. It returns how many rows went from where.
 func (tx *Tx) Housekeep(ctx context.Context, before time.Time) (fleet.Counts, error) {
 	counts := fleet.Counts{}
 	for _, q := range []struct{ what, sql string }{
@@ -99,8 +99,10 @@ func (tx *Tx) Housekeep(ctx context.Context, before time.Time) (fleet.Counts, er
 		{"runs", `DELETE FROM muster.run r WHERE queued_at < $1
 			AND (state <> 'running' OR lease_until < $1)
 			AND NOT EXISTS (SELECT FROM muster.outbox o WHERE o.id = r.trigger_id)`},
-		{"schedules", `DELETE FROM muster.schedule s WHERE anchored_at < $1
-			AND NOT EXISTS (SELECT FROM muster.tick t WHERE t.schedule = s.schedule AND t.tick_at >= $1)`},
+		// One that is due once a year is still in use.
+		{"schedules", `DELETE FROM muster.schedule s WHERE anchored_at < $1::timestamptz - interval '1 year'
+			AND NOT EXISTS (SELECT FROM muster.tick t
+				WHERE t.schedule = s.schedule AND t.tick_at >= $1::timestamptz - interval '1 year')`},
 		{"grace_marks", `DELETE FROM muster.grace_mark m WHERE EXISTS (
 			SELECT FROM muster.policy p WHERE p.policy = m.policy AND p.target = m.target AND p.last_run_at < $1)`},
 		{"syncs", `DELETE FROM muster.sync WHERE started_at < $1`},

@@ -25,6 +25,19 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	w.exec(`INSERT INTO muster.tick (schedule, tick_at, state) VALUES
 		('sync/acme', $1::timestamptz - interval '1 h', 'missed'), ('sync/acme', $1, 'missed'), ('sync/acme', $2, 'missed'),
 		('yearly', $1::timestamptz - interval '1 h', 'missed'), ('yearly', $1, 'missed')`, old, young)
+	w.exec(`INSERT INTO muster.schedule (schedule, sha256, anchored_at) VALUES
+		('sync/gone', '', $1::timestamptz - interval '1 year'), ('sync/acme', '', $1::timestamptz - interval '2 years'),
+		('yearly', '', $1::timestamptz - interval '2 years'), ('sync/new', '', $1)`, old)
+	w.exec(`INSERT INTO muster.policy (policy, target, enforcement, last_run_at) VALUES
+		('gone', 'acme', 'audit', $1), ('reap', 'acme', 'audit', $2), ('fresh', 'acme', 'audit', NULL)`, old, young)
+	w.exec(`INSERT INTO muster.grace_mark (policy, target, runner_id, sha256, since)
+		SELECT policy, 'acme', 1, '', $1 FROM muster.policy`, old)
+	left, waiting := ids(), trigger()
+	w.tx(func(tx *db.Tx) error { return tx.QueueTrigger(w.ctx, waiting) })
+	w.exec(`UPDATE muster.run SET queued_at = $1`, old)
+	w.exec(`INSERT INTO muster.run (trigger_id, job, name, source, state, queued_at, lease_until) VALUES
+		($1, 'sync', 'acme', 'nats', 'queued', $4, NULL), ($2, 'sync', 'acme', 'nats', 'running', $4, $4),
+		($3, 'sync', 'acme', 'nats', 'running', $4, $5)`, left[0], left[1], left[2], old, young)
 	run := ids()
 	w.exec(`INSERT INTO muster.run (trigger_id, job, name, source, state, queued_at) VALUES
 		($1, 'sync', 'acme', 'nats', 'done', $5), ($2, 'sync', 'acme', 'nats', 'dead', $5),
@@ -78,7 +91,7 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	}
 	keepHouse()
 	want := fleet.Counts{
-		"ticks": 3, "runs": 2, "syncs": 1, "actions": 1, "decisions": 2, "tokens": 2, "history": 1, "last_decisions": 2, "runners": 1,
+		"ticks": 3, "runs": 5, "schedules": 1, "grace_marks": 1, "syncs": 1, "actions": 1, "decisions": 2, "tokens": 2, "history": 1, "last_decisions": 2, "runners": 1,
 	}
 	if diff := cmp.Diff(want, counts); diff != "" {
 		t.Errorf("Housekeep (-want +got):\n%s", diff)
@@ -90,7 +103,10 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	w.want("3 4", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.decision`)
 	// A decision that is gone is news when it is taken again.
 	w.want("3 4", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.last_decision`)
-	w.want("failed done", `SELECT string_agg(state, ' ' ORDER BY queued_at) FROM muster.run`)
+	// What the outbox still holds, and what somebody is at, is not over.
+	w.want("done queued running", `SELECT string_agg(state, ' ' ORDER BY state) FROM muster.run`)
+	w.want("sync/acme sync/new yearly", `SELECT string_agg(schedule, ' ' ORDER BY schedule) FROM muster.schedule`)
+	w.want("fresh reap", `SELECT string_agg(policy, ' ' ORDER BY policy) FROM muster.grace_mark`)
 	w.want("1", `SELECT count(*) FROM muster.token WHERE outcome = 'requested'`)
 	w.want(trail, `SELECT count(*) FROM audit.event`)
 
