@@ -242,3 +242,28 @@ func TestOpenSaysNothingOfTheURL(t *testing.T) {
 		t.Errorf("Open of a URL that is none = %v", err)
 	}
 }
+
+func TestMigrationsOfSeveralDatabasesShareTheirRoles(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Server(t)
+	w := &world{T: t, ctx: t.Context(), url: server.URL(), sql: connect(t, server.URL())}
+	w.exec(`
+		DROP SCHEMA api, muster, audit CASCADE;
+		DROP TABLE public.muster_schema_version;
+		DROP OWNED BY muster_app, muster_auditor, muster_audit_owner;
+		DROP ROLE muster_app, muster_auditor, muster_audit_owner`)
+	role, in := w.login()
+	w.exec(`ALTER ROLE ` + role + ` CREATEROLE`)
+	var g errgroup.Group
+	for _, name := range []string{"one", "two", "three", "four", "five", "six"} {
+		url := in(w.other(name, role))
+		g.Go(func() error {
+			_, err := db.Migrate(w.ctx, url)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	w.want("3", `SELECT count(*) FROM pg_roles WHERE rolname IN ('muster_app', 'muster_auditor', 'muster_audit_owner')`)
+}
