@@ -97,14 +97,3 @@ func (o Outbox) Delete(ctx context.Context, ids []string) error {
 	}
 	return nil
 }
-
-// OutboxAge is how long the oldest message has been waiting; 0 where none is.
-func (db *DB) OutboxAge(ctx context.Context) (time.Duration, error) {
-	var age time.Duration
-	err := db.pool.QueryRow(ctx, `
-		SELECT coalesce(clock_timestamp() - min(created_at), '0') FROM muster.outbox`).Scan(&age)
-	if err != nil {
-		return 0, fmt.Errorf("read the outbox's age: %w", translate(err))
-	}
-	return age, nil
-}
