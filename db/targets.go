@@ -95,18 +95,54 @@ func (tx *Tx) LockTarget(ctx context.Context, target string) (TargetClock, error
 	return c, nil
 }
 
-// SetCredentialFault notes that GitHub refuses a target's credential, or, with
-// an empty fault, that it accepts it. It reports whether that is news.
-func (tx *Tx) SetCredentialFault(ctx context.Context, target, fault string) (bool, error) {
+// Refusal is what a credential was refused for.
+type Refusal string
+
+const (
+	RefusedList Refusal = "list"
+	RefusedAct  Refusal = "act" // to delete or to mint, where it may list
+)
+
+// refusalStands is how long the refusal of an act stands though listings
+// succeed: they say nothing about acts, so an act is tried again now and then.
+const refusalStands = 15 * time.Minute
+
+// RefuseCredential notes that GitHub refuses a target's credential, with an
+// audit event where that is news.
+func (tx *Tx) RefuseCredential(ctx context.Context, target string, what Refusal, reason string, now time.Time) error {
 	tag, err := tx.tx.Exec(ctx, `
 		UPDATE muster.target
-		SET credential_fault = $2
-		WHERE name = $1 AND (credential_fault IS NULL) <> ($2::text IS NULL)`,
-		target, orNull(fault))
+		SET credential_fault = $2, credential_fault_at = $3, credential_fault_of = $4
+		WHERE name = $1 AND credential_fault IS NULL`, target, reason, now, string(what))
 	if err != nil {
-		return false, fmt.Errorf("note the credential of target %s: %w", target, translate(err))
+		return fmt.Errorf("note the credential of target %s: %w", target, translate(err))
 	}
-	return tag.RowsAffected() == 1, nil
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return tx.Audit(ctx, fleet.AuditEvent{
+		At: now, Code: fleet.AuditCredentialRefused, Actor: fleet.System, Target: target, Reason: reason,
+	})
+}
+
+// AcceptCredential notes that a target could be listed, with an audit event
+// where that ends a refusal. The refusal of an act stands for a quarter of an
+// hour.
+func (tx *Tx) AcceptCredential(ctx context.Context, target string, now time.Time) error {
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE muster.target
+		SET credential_fault = NULL, credential_fault_at = NULL, credential_fault_of = NULL
+		WHERE name = $1 AND credential_fault IS NOT NULL
+			AND (credential_fault_of = 'list' OR credential_fault_at <= $2)`, target, now.Add(-refusalStands))
+	if err != nil {
+		return fmt.Errorf("note the credential of target %s: %w", target, translate(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return tx.Audit(ctx, fleet.AuditEvent{
+		At: now, Code: fleet.AuditCredentialAccepted, Actor: fleet.System, Target: target,
+	})
 }
 
 const targetColumns = `

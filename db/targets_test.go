@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,23 +80,36 @@ func TestObservationGapFollowsTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestCredentialFaultIsNewsOnce(t *testing.T) {
+func TestCredentialIsNewsOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.target()
-	for i, step := range []struct {
-		fault string
-		news  bool
-	}{{"", false}, {"401", true}, {"403", false}, {"", true}, {"", false}} {
-		w.tx(func(tx *db.Tx) error {
-			news, err := tx.SetCredentialFault(w.ctx, acme.Name, step.fault)
-			if news != step.news {
-				t.Errorf("step %d: SetCredentialFault(%q) is news: %v", i, step.fault, news)
+	refuse := func(what db.Refusal) func(*world, *db.Tx, time.Time) error {
+		return func(w *world, tx *db.Tx, at time.Time) error {
+			return tx.RefuseCredential(w.ctx, acme.Name, what, "no", at)
+		}
+	}
+	accept := func(w *world, tx *db.Tx, at time.Time) error { return tx.AcceptCredential(w.ctx, acme.Name, at) }
+	list, act := refuse(db.RefusedList), refuse(db.RefusedAct)
+	for _, tt := range []struct {
+		name  string
+		steps []func(*world, *db.Tx, time.Time) error // a minute apart
+		want  string                                  // codes in their order
+	}{
+		{"accepted all along", []func(*world, *db.Tx, time.Time) error{accept, accept}, ""},
+		{"refused twice", []func(*world, *db.Tx, time.Time) error{list, act}, "TG300E"},
+		{"and back", []func(*world, *db.Tx, time.Time) error{list, accept, accept}, "TG300E TG301I"},
+		{"a listing says nothing of acts", []func(*world, *db.Tx, time.Time) error{act, accept, act, accept}, "TG300E"},
+		{"but not for ever", append([]func(*world, *db.Tx, time.Time) error{act}, slices.Repeat([]func(*world, *db.Tx, time.Time) error{accept}, 16)...), "TG300E TG301I"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.target()
+			for i, step := range tt.steps {
+				w.tx(func(tx *db.Tx) error { return step(w, tx, t0.Add(time.Duration(i)*time.Minute)) })
 			}
-			return err
+			w.want(tt.want, `SELECT coalesce(string_agg(code, ' ' ORDER BY occurred_at), '') FROM api.audit WHERE action = 'target.credential'`)
 		})
 	}
-	w.want("<null>", `SELECT credential_fault FROM muster.target`)
 }
 
 func TestMarkRemoved(t *testing.T) {

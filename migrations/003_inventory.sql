@@ -14,6 +14,9 @@ CREATE TABLE muster.target (
 	last_outcome          text CHECK (last_outcome IN ('complete', 'partial', 'failed')),
 	suspect               text CHECK (suspect IN ('empty', 'shrunk', 'mass_offline')),
 	credential_fault      text,
+	credential_fault_at   timestamptz,
+	-- what was refused: to list, or to act (delete, mint) where listing is fine
+	credential_fault_of   text CHECK (credential_fault_of IN ('list', 'act')),
 	api_remaining         integer
 );
 

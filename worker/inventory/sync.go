@@ -249,24 +249,13 @@ func tick(c db.TargetClock, at time.Time, maxGap time.Duration) db.TargetClock {
 // noteCredential keeps the target's row true about whether GitHub takes its
 // credential.
 func (s *Syncer) noteCredential(ctx context.Context, tx *db.Tx, w *walk, have string) error {
-	fault := ""
 	switch {
 	case errors.Is(w.err, fleet.ErrUnauthorized), errors.Is(w.err, fleet.ErrForbidden), errors.Is(w.err, fleet.ErrNotFound):
-		fault = w.err.Error()
-	case w.err != nil:
-		return nil // says nothing about the credential
+		return tx.RefuseCredential(ctx, w.target.Name, db.RefusedList, w.err.Error(), w.began)
+	case w.err != nil || have == "":
+		return nil // it says nothing about the credential, or nothing new
 	}
-	if (fault == "") == (have == "") {
-		return nil
-	}
-	if _, err := tx.SetCredentialFault(ctx, w.target.Name, fault); err != nil {
-		return err
-	}
-	event := fleet.AuditEvent{At: w.began, Code: fleet.AuditCredentialAccepted, Actor: fleet.System, Target: w.target.Name}
-	if fault != "" {
-		event.Code, event.Reason = fleet.AuditCredentialRefused, fault
-	}
-	return tx.Audit(ctx, event)
+	return tx.AcceptCredential(ctx, w.target.Name, w.began)
 }
 
 // finish stores the record of the walk, moves the target on, tells subscribers

@@ -36,7 +36,11 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 	err = r.DB.InTx(ctx, func(tx *db.Tx) error {
 		// The target before the runner, as syncs lock them.
 		if stop != nil && (refusesCredential(stop) || a.Reason == ReasonInvisible) {
-			if err := noteCredential(ctx, tx, a.Target, stop, now); err != nil {
+			what := db.RefusedList
+			if errors.Is(stop, fleet.ErrForbidden) && a.Reason != ReasonInvisible {
+				what = db.RefusedAct
+			}
+			if err := tx.RefuseCredential(ctx, a.Target, what, stop.Error(), now); err != nil {
 				return err
 			}
 		}
@@ -63,16 +67,6 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 	r.Log.InfoContext(ctx, "deletion settled", "target", a.Target, "runner", a.RunnerID, "name", a.Name,
 		"policy", a.Policy, "trigger", a.TriggerID, "outcome", string(a.State), "reason", a.Reason)
 	return nil
-}
-
-func noteCredential(ctx context.Context, tx *db.Tx, target string, why error, now time.Time) error {
-	news, err := tx.SetCredentialFault(ctx, target, why.Error())
-	if err != nil || !news {
-		return err
-	}
-	return tx.Audit(ctx, fleet.AuditEvent{
-		At: now, Code: fleet.AuditCredentialRefused, Actor: fleet.System, Target: target, Reason: why.Error(),
-	})
 }
 
 // removed is the data of the event runner.removed: what every transition has,

@@ -193,7 +193,7 @@ func (i *Issuer) settleFailure(ctx context.Context, q request, row fleet.TokenRe
 		// Not for a 403: rights to list and rights to mint differ, and the next
 		// sync would take the mark away again.
 		if errors.Is(cause, fleet.ErrUnauthorized) {
-			return markCredential(ctx, tx, row.Target, a.reason, now)
+			return tx.RefuseCredential(ctx, row.Target, db.RefusedList, a.reason, now)
 		}
 		return nil
 	})
@@ -201,16 +201,6 @@ func (i *Issuer) settleFailure(ctx context.Context, q request, row fleet.TokenRe
 		return q.refused(auditUnavailable, err.Error())
 	}
 	return a
-}
-
-func markCredential(ctx context.Context, tx *db.Tx, target, reason string, now time.Time) error {
-	news, err := tx.SetCredentialFault(ctx, target, reason)
-	if err != nil || !news {
-		return err
-	}
-	return tx.Audit(ctx, fleet.AuditEvent{
-		At: now, Code: fleet.AuditCredentialRefused, Actor: fleet.System, Target: target, Reason: reason,
-	})
 }
 
 // settle records an outcome also where the request has used its time up or the
