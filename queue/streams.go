@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -41,8 +42,73 @@ func (c *Conn) EnsureStreams(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("prepare streams: %w", err)
 	}
-	c.streams.Store(&streamCheck{err})
+	// What was found unsafe stays so until somebody has seen it safe.
+	if err == nil || errors.Is(err, ErrUnsafe) || !errors.Is(c.streams.Load().err, ErrUnsafe) {
+		c.streams.Store(&streamCheck{err})
+	}
 	if err != nil {
+		return fmt.Errorf("nats at %s: %w", c.where, err)
+	}
+	return nil
+}
+
+const (
+	// guardEvery is how long a stream that somebody makes to read along may go
+	// unseen.
+	guardEvery = time.Minute
+	// guardAgain is when to look again where the last look found a fault.
+	guardAgain = 5 * time.Second
+)
+
+// Guard looks at server and streams again, as EnsureStreams does, after each
+// reconnect and every minute, and every 5 s while something is wrong: another
+// server may answer then, and anybody may make a stream at any time. It blocks
+// until ctx ends, and returns nil then. Ready and Safe tell what it finds.
+func (c *Conn) Guard(ctx context.Context) error {
+	again := c.nc.StatusChanged(nats.CONNECTED)
+	defer c.nc.RemoveStatusListener(again)
+	var state changes
+	every := guardEvery
+	for {
+		wait := time.NewTimer(every)
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return nil
+		case <-again:
+			wait.Stop()
+		case <-wait.C:
+		}
+		if err := c.guard(ctx); err != nil {
+			every = guardAgain
+			if state.failed() && ctx.Err() == nil {
+				c.log.ErrorContext(ctx, "nats is not as it has to be", "host", c.where, "err", err)
+			}
+			continue
+		}
+		every = guardEvery
+		if state.worked() {
+			c.log.InfoContext(ctx, "nats is as it has to be again", "host", c.where)
+		}
+	}
+}
+
+func (c *Conn) guard(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return c.EnsureStreams(ctx)
+}
+
+// Safe returns why no token may go over this NATS, an ErrUnsafe, or nil. It
+// asks nobody: it knows the server's version and what the newest look found.
+func (c *Conn) Safe() error {
+	if !c.nc.IsConnected() {
+		return nil // nothing goes out
+	}
+	if err := c.checkVersion(); err != nil {
+		return err
+	}
+	if err := c.streams.Load().err; errors.Is(err, ErrUnsafe) {
 		return fmt.Errorf("nats at %s: %w", c.where, err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,53 @@ func TestAStreamThatWouldKeepTokensIsRefused(t *testing.T) {
 		if err := c.Ready(); !errors.Is(err, queue.ErrUnsafe) {
 			t.Errorf("a stream on %s: Ready() = %v", subject, err)
 		}
+	}
+}
+
+func TestAStreamThatIsMadeLaterIsFoundAtTheNextConnect(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, inProcess)
+	c := ready(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Guard(ctx) }()
+	// until waits for what the guard finds.
+	until := func(what string, satisfies func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); !satisfies(); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: Safe() = %v, Ready() = %v", what, c.Safe(), c.Ready())
+			}
+			runtime.Gosched()
+		}
+	}
+	if err := c.Safe(); err != nil {
+		t.Errorf("Safe() = %v", err)
+	}
+	js := admin(t, s)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "CURIOUS", Subjects: []string{"muster.v1.token.>"}, NoAck: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.stop(t)
+	until("while the server is away", func() bool { return c.Ready() != nil })
+	s.start(t)
+	until("with the stream", func() bool { return errors.Is(c.Safe(), queue.ErrUnsafe) && errors.Is(c.Ready(), queue.ErrUnsafe) })
+	// What is known to be unsafe does not become safe by not being looked at.
+	blind, stop := context.WithCancel(t.Context())
+	stop()
+	if err := c.EnsureStreams(blind); err == nil {
+		t.Error("EnsureStreams under a context that has ended works")
+	}
+	if !errors.Is(c.Safe(), queue.ErrUnsafe) {
+		t.Errorf("after a look that saw nothing: Safe() = %v", c.Safe())
+	}
+	if err := admin(t, s).DeleteStream(t.Context(), "CURIOUS"); err != nil {
+		t.Fatal(err)
+	}
+	until("without the stream", func() bool { return c.Safe() == nil && c.Ready() == nil })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Guard() = %v", err)
 	}
 }
 

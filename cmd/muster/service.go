@@ -150,6 +150,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 		if err := s.awaitStreams(ctx, conn); err != nil {
 			return err
 		}
+		g.Go(func() error { return conn.Guard(ctx) })
 		g.Go(func() error { return engine.Run(ctx) })
 		return issuer.Serve(ctx)
 	})

@@ -34,11 +34,16 @@ const (
 	outcomeLimit = 5 * time.Second
 	// overloadPause is when to ask again where too many ask at once.
 	overloadPause = time.Second
+	// unsafePause is when to ask again where NATS is not to be trusted: a person
+	// has to see to it.
+	unsafePause = 30 * time.Second
 )
 
 // server is the side of queue.Conn that answers requests.
 type server interface {
 	Serve(ctx context.Context, s queue.Service, handle func(context.Context, queue.Request)) error
+	// Safe says why no token may go out: somebody could read along.
+	Safe() error
 }
 
 // minter is what an Issuer may do at GitHub.
@@ -112,6 +117,12 @@ func (i *Issuer) handle(ctx context.Context, r queue.Request) {
 	var bad *badRequest
 	if errors.As(err, &bad) {
 		i.send(ctx, r, i.badRequest(ctx, q, bad), began)
+		return
+	}
+	if err := i.Conn.Safe(); err != nil {
+		a := q.refused(auditUnavailable, err.Error())
+		a.retryAfter = unsafePause
+		i.send(ctx, r, a, began)
 		return
 	}
 	a, repeated := i.decide(ctx, q)
