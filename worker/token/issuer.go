@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/muster-fleet/muster/db"
@@ -37,6 +38,10 @@ const (
 	// unsafePause is when to ask again where NATS is not to be trusted: a person
 	// has to see to it.
 	unsafePause = 30 * time.Second
+	// lateNotes is how many events may wait that are written when there is time,
+	// and lateLimit how long a stop waits for them.
+	lateNotes = 64
+	lateLimit = 2 * time.Second
 )
 
 // server is the side of queue.Conn that answers requests.
@@ -89,15 +94,26 @@ type Issuer struct {
 }
 
 // Serve answers requests until ctx ends and those that run then have their
-// outcome, 25 s later at most. An error means that it could not go on.
+// outcome, 27 s later at most. An error means that it could not go on.
 func (i *Issuer) Serve(ctx context.Context) error {
+	late := make(chan fleet.AuditEvent, lateNotes)
+	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() { i.writeLate(writing, late, stop) })
+	defer writer.Wait()
+	defer func() {
+		close(stop)
+		time.AfterFunc(lateLimit, cancel)
+	}()
 	service := queue.Service{
 		Subject: queue.TokenSubject("*"), Group: group, Workers: workers, Ready: i.Ready,
-		Overflow: func(r queue.Request) { i.turnAway(ctx, r, "all workers are busy") },
+		Overflow: func(r queue.Request) { i.turnAway(ctx, r, "all workers are busy", late) },
 	}
 	return i.Conn.Serve(ctx, service, func(work context.Context, r queue.Request) {
 		if ctx.Err() != nil {
-			i.turnAway(work, r, "stopping") // it was waiting for a worker
+			i.turnAway(work, r, "stopping", late) // it was waiting for a worker
 			return
 		}
 		i.handle(work, r)
@@ -208,7 +224,30 @@ func (i *Issuer) badRequest(ctx context.Context, q request, bad *badRequest) ans
 func (i *Issuer) badReply(ctx context.Context, host string, why error, began time.Time) {
 	i.observe("", "bad_reply", began)
 	i.Log.WarnContext(ctx, "token request not answered", "host", printable(host), "reason", why.Error())
-	i.note(ctx, fleet.AuditEvent{Code: fleet.AuditTokenBadReply, Host: printable(host), Reason: why.Error()})
+	i.note(ctx, badReplyEvent(host, why))
+}
+
+func badReplyEvent(host string, why error) fleet.AuditEvent {
+	return fleet.AuditEvent{Code: fleet.AuditTokenBadReply, Host: printable(host), Reason: why.Error()}
+}
+
+// writeLate writes the events that had no time, one after another, until stop
+// and until none is left.
+func (i *Issuer) writeLate(ctx context.Context, late <-chan fleet.AuditEvent, stop <-chan struct{}) {
+	for {
+		select {
+		case e := <-late:
+			i.note(ctx, e)
+			continue
+		case <-stop:
+		}
+		select {
+		case e := <-late:
+			i.note(ctx, e)
+		default:
+			return
+		}
+	}
 }
 
 // note writes an event on which nothing depends: nobody was given anything.
@@ -227,11 +266,17 @@ func (i *Issuer) note(ctx context.Context, e fleet.AuditEvent) {
 // turnAway answers what comes while all workers are busy and enough is
 // waiting, and what was waiting when the stop began. It is a 503 and not a 429,
 // since no row tells of it: the writing of rows is what cannot keep up.
-func (i *Issuer) turnAway(ctx context.Context, r queue.Request, reason string) {
+func (i *Issuer) turnAway(ctx context.Context, r queue.Request, reason string, late chan<- fleet.AuditEvent) {
 	began := time.Now()
 	host := hostOf(r.Subject)
-	if checkReply(host, r.Reply, i.AllowSharedInbox) != nil {
+	if err := checkReply(host, r.Reply, i.AllowSharedInbox); err != nil {
+		// A flood must not hide whoever wants the answers of others.
 		i.observe("", "bad_reply", began)
+		select {
+		case late <- badReplyEvent(host, err):
+		default:
+			i.Log.WarnContext(ctx, "audit event not written", "host", printable(host), "reason", err.Error())
+		}
 		return
 	}
 	q, _ := read(host, r.Body) // what is wrong with it, it will hear when there is time

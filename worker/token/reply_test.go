@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -110,6 +111,11 @@ func TestMoreThanCanBeHandledIsToldToComeBack(t *testing.T) {
 		}
 	}
 	minting.Wait()
+	// Nobody has time for it, but it stands in the trail.
+	if err := nc.PublishRequest(queue.TokenSubject("build-666"), "_INBOX_host.build-001.x", []byte(registration)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an event about the false address", func() bool { return slices.Contains(r.trail(t), "TK109W") })
 	// Everybody waits for the one token now, so that these answers are the
 	// refusals.
 	for range many - 64 - 256 {
