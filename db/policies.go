@@ -206,14 +206,14 @@ func (l LastDecision) Says(d fleet.Decision) bool {
 	return l.PolicySHA256 == d.PolicySHA256 && l.Verdict == d.Verdict && slices.Equal(l.Reasons, d.Reasons)
 }
 
-// LastDecisions reads the newest stored decision per live runner: of one, or
-// with 0 of all.
+// LastDecisions reads the newest stored decision on a runner, or with 0 on each
+// live one.
 func (tx *Tx) LastDecisions(ctx context.Context, policy, target string, runner int64) (map[int64]LastDecision, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT d.runner_id, coalesce(d.policy_sha256, ''), d.verdict, d.reasons
 		FROM muster.last_decision d
-		JOIN muster.runner r ON r.target = d.target AND r.runner_id = d.runner_id AND r.removed_at IS NULL
-		WHERE d.policy = $1 AND d.target = $2 AND ($3 = 0 OR d.runner_id = $3)`, policy, target, runner)
+		JOIN muster.runner r ON r.target = d.target AND r.runner_id = d.runner_id
+		WHERE d.policy = $1 AND d.target = $2 AND CASE WHEN $3 = 0 THEN r.removed_at IS NULL ELSE d.runner_id = $3 END`, policy, target, runner)
 	last := make(map[int64]LastDecision)
 	if err == nil {
 		var id int64

@@ -101,6 +101,9 @@ func Find(ctx context.Context, d *db.DB, target, runner string) (fleet.Observed,
 			return found, err
 		}
 	}
+	if runner == "" {
+		return fleet.Observed{}, fmt.Errorf("runner of %s without a name: %w", target, fleet.ErrNotFound)
+	}
 	named, err := d.Runners(ctx, db.RunnerFilter{Target: target, Name: runner})
 	switch {
 	case err != nil:

@@ -1,0 +1,299 @@
+package remove_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/worker/remove"
+)
+
+// race lets two replicas ask for the removal of all runners, one from either
+// end, until a removal is halted or nothing is left.
+func (w *world) race(ids []int64) {
+	w.Helper()
+	backwards := slices.Clone(ids)
+	slices.Reverse(backwards)
+	var g errgroup.Group
+	for i, order := range [][]int64{ids, backwards} {
+		replica := w.replica(w.open())
+		g.Go(func() error {
+			for _, id := range order {
+				if _, err := replica.Remove(w.ctx, w.request(id)); err != nil {
+					return fmt.Errorf("replica %d: %w", i, err)
+				}
+			}
+			return nil
+		})
+	}
+	w.ok(g.Wait())
+}
+
+func TestReplicasShareTheCap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.policy = loadPolicy(t, 10, "1000/m")
+	w.race(w.fleet(100))
+	if got := w.deletes(false); len(got) != 10 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 10 {
+		t.Errorf("DELETEs of %v, want 10 runners once each", got)
+	}
+	w.agree()
+	w.want("halted", `SELECT state FROM api.policies`)
+	w.want("1 1 10", `
+		SELECT concat_ws(' ', (SELECT count(*) FROM api.audit WHERE code = 'PL220W' AND policy = 'reap' AND target = 'acme' AND reason LIKE '1 runner is due, 0 allowed%'),
+			(SELECT count(*) FROM muster.outbox WHERE subject = 'muster.v1.event.policy.halted'
+				AND convert_from(body, 'UTF8')::jsonb->'data'->>'state' = 'halted' AND convert_from(body, 'UTF8')::jsonb->>'subject' = 'reap'),
+			(SELECT count(*) FROM api.decisions WHERE verdict = 'act'))`)
+}
+
+func TestReplicasShareTheRate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.policy = loadPolicy(t, 50, "5/m")
+	ids := w.fleet(20)
+	for want := 5; want <= 15; want += 5 {
+		w.race(ids)
+		if got := len(w.deletes(false)); got != want {
+			t.Errorf("%d DELETEs, want %d", got, want)
+		}
+		w.pass(time.Minute)
+		w.synced()
+	}
+	w.agree()
+	w.want("0", `SELECT count(*) FROM api.audit WHERE code = 'PL220W'`)
+}
+
+func TestReplicasAtOneRunner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.fleet(5)[0]
+	var g errgroup.Group
+	for range 6 {
+		replica := w.replica(w.open())
+		g.Go(func() error {
+			_, err := replica.Remove(w.ctx, w.request(id))
+			return err
+		})
+	}
+	w.ok(g.Wait())
+	if got := w.deletes(false); !slices.Equal(got, []int64{id}) {
+		t.Errorf("DELETEs of %v, want one of %d", got, id)
+	}
+	w.agree()
+}
+
+func (w *world) resume(allow int) {
+	w.Helper()
+	w.ok(w.db.InTx(w.ctx, func(tx *db.Tx) error {
+		targets, err := tx.Resume(w.ctx, "reap", "acme", "looked at", allow)
+		if len(targets) != 1 {
+			w.Errorf("Resume reopened %v", targets)
+		}
+		return err
+	}))
+}
+
+func TestAllowanceIsSpentOnceAndCountsInNoWindow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.policy = loadPolicy(t, 3, "1000/m")
+	ids := w.fleet(20)
+	next := 0
+	take := func(want string) {
+		t.Helper()
+		w.remove(want, w.request(ids[next]))
+		if want == "done" {
+			next++
+		}
+	}
+	for range 3 {
+		take("done")
+	}
+	take("halt over_max")
+	take("halt halted")
+	w.resume(2)
+	take("done")
+	take("done")
+	take("halt over_max") // back to the cap
+	w.want("f f f t t", `SELECT string_agg(left(allowed::text, 1), ' ' ORDER BY intended_at, action_id) FROM muster.action`)
+	w.resume(0)
+	take("halt over_max")
+
+	// Half of the window's acts are too old to count now; those that were
+	// allowed never did.
+	w.pass(time.Hour)
+	w.synced()
+	w.resume(0)
+	for range 3 {
+		take("done")
+	}
+	take("halt over_max")
+	w.want("4", `SELECT count(*) FROM api.audit WHERE code = 'PL220W'`)
+	w.agree()
+}
+
+func TestSparedRunnersUseUpNoCap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.policy = loadPolicy(t, 2, "1000/m")
+	ids := w.fleet(10)
+	w.pass(time.Second)
+	for _, id := range ids[:4] {
+		w.ok(w.sim.Connect(acme, id))
+		w.remove("spared online", w.request(id))
+	}
+	w.pass(time.Second)
+	w.remove("keep spared", w.request(ids[0])) // no listing since
+	w.ok(w.sim.Remove(acme, ids[4]))
+	w.remove("gone", w.request(ids[4]))
+	w.remove("done", w.request(ids[5]))
+	w.remove("halt over_max", w.request(ids[6]))
+}
+
+// The percentage is of the fleet as it was before the policy began on it.
+func TestPercentageDoesNotMoveWithEachDeletion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.policy.Guards.Max.Percent = 10
+	ids := w.fleet(50)
+	for _, id := range ids[:5] {
+		w.remove("done", w.request(id))
+	}
+	w.remove("halt over_max", w.request(ids[5]))
+}
+
+func TestGuardsHoldAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		change func(w *world)
+		want   string
+	}{
+		{"stale", func(w *world) { w.pass(11 * time.Minute) }, "keep inventory_stale"},
+		{"partial", func(w *world) { w.exec(`UPDATE muster.target SET last_outcome = 'partial'`) }, "keep inventory_incomplete"},
+		{"suspect", func(w *world) { w.exec(`UPDATE muster.target SET suspect = 'shrunk'`) }, "keep inventory_suspect"},
+		{"credential", func(w *world) { w.exec(`UPDATE muster.target SET credential_fault = '401'`) }, "keep credential"},
+		{"missing", func(w *world) { w.exec(`UPDATE muster.runner SET missing_since = $1`, w.clock()) }, "keep missing"},
+		{"one listing", func(w *world) { w.exec(`UPDATE muster.runner SET offline_from_sync = 1000`) }, "keep witness_listings"},
+		{"listings at once", func(w *world) {
+			w.exec(`UPDATE muster.runner SET offline_from_at = $1::timestamptz - interval '1 m'`, w.clock())
+		}, "keep witness_apart"},
+		{"removed", func(w *world) {
+			w.exec(`UPDATE muster.runner SET removed_at = $1, removal_cause = 'unknown'`, w.clock())
+		}, "keep not_matched"},
+		{"not matched any more", func(w *world) { w.exec(`UPDATE muster.runner SET offline_from_us = 800000000000`) }, "keep not_matched"},
+		{"matched for too short", func(w *world) { w.policy.Guards.Grace = time.Minute }, "keep grace"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			ids := w.fleet(2)
+			tt.change(w)
+			for range 2 { // a repetition is no news
+				w.remove(tt.want, w.request(ids[0]))
+			}
+			stored := "1"
+			if tt.want == "keep not_matched" {
+				stored = "0"
+			}
+			w.want(stored, `SELECT count(*) FROM api.decisions`)
+			w.trail("") // the decision is record enough
+			if n := len(w.sim.Log()); n != len(ids) {
+				t.Errorf("GitHub was asked: %d events", n)
+			}
+		})
+	}
+}
+
+func TestOperatorMeetsTheSameGuards(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		change func(w *world)
+		want   string
+	}{
+		{"online", func(w *world) { w.exec(`UPDATE muster.runner SET status = 'online'`) }, "keep online"},
+		{"busy", func(w *world) { w.exec(`UPDATE muster.runner SET busy = true`) }, "keep busy"},
+		{"stale", func(w *world) { w.pass(11 * time.Minute) }, "keep inventory_stale"},
+		{"partial", func(w *world) { w.exec(`UPDATE muster.target SET last_outcome = 'failed'`) }, "keep inventory_incomplete"},
+		{"removed", func(w *world) {
+			w.exec(`UPDATE muster.runner SET removed_at = $1, removal_cause = 'unknown'`, w.clock())
+		}, "keep removed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			id := w.fleet(2)[0]
+			tt.change(w)
+			for range 2 {
+				w.remove(tt.want, w.byHand(id))
+			}
+			w.trail("RN105W RN105W")
+			w.want("cli alice operator scrapped", `
+				SELECT DISTINCT concat_ws(' ', actor_type, actor, policy, payload->'details'->>'operator_reason') FROM api.audit WHERE code = 'RN105W'`)
+			w.want("1 true", `SELECT concat_ws(' ', count(*), bool_and(policy_sha256 IS NULL)::text) FROM api.decisions WHERE policy = 'operator'`)
+			if n := len(w.deletes(false)); n != 0 {
+				t.Errorf("%d DELETEs", n)
+			}
+		})
+	}
+}
+
+func TestOperatorNeedsNoGraceAndNoCap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ids := w.fleet(15)
+	w.exec(`UPDATE muster.runner SET offline_from_sync = 1000, offline_from_at = $1, offline_from_us = (SELECT observed_us FROM muster.target)`, w.clock())
+	for _, id := range ids[:10] {
+		w.remove("done", w.byHand(id))
+	}
+	w.remove("keep rate", w.byHand(ids[10]))
+	w.want("scrapped", `SELECT DISTINCT reason FROM api.audit WHERE code = 'RN100I'`)
+	w.want("scrapped", `SELECT DISTINCT evidence->>'operator_reason' FROM api.decisions WHERE verdict = 'act'`)
+	w.want("operator", `SELECT DISTINCT removal_cause FROM api.runners WHERE removed_at IS NOT NULL`)
+	w.pass(time.Minute)
+	w.synced()
+	w.ok(w.sim.Connect(acme, ids[10]))
+	w.remove("spared online", w.byHand(ids[10]))
+}
+
+func TestFind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ids := w.fleet(3)
+	w.exec(`UPDATE muster.runner SET name = 'twin' WHERE runner_id < 3`)
+	w.exec(`UPDATE muster.runner SET name = '2' WHERE runner_id = 3`)
+	w.exec(`UPDATE muster.runner SET removed_at = now(), removal_cause = 'unknown' WHERE runner_id = 1`)
+	for _, tt := range []struct {
+		runner string
+		want   int64
+	}{{"1", 1}, {"2", 2}, {"twin", 2}, {"3", 3}} {
+		if got, err := remove.Find(w.ctx, w.db, "acme", tt.runner); err != nil || got.ID != tt.want {
+			t.Errorf("Find(%q) = %d, %v, want %d", tt.runner, got.ID, err, tt.want)
+		}
+	}
+	for _, runner := range []string{"", "nobody", "99", "-1", "0", "1e3", "99999999999999999999"} {
+		if got, err := remove.Find(w.ctx, w.db, "acme", runner); !errors.Is(err, fleet.ErrNotFound) {
+			t.Errorf("Find(%q) = %d, %v, want fleet.ErrNotFound", runner, got.ID, err)
+		}
+	}
+	if _, err := remove.Find(w.ctx, w.db, "nosuch", "twin"); !errors.Is(err, fleet.ErrNotFound) {
+		t.Errorf("Find on an unknown target = %v", err)
+	}
+	w.exec(`UPDATE muster.runner SET name = 'twin', removed_at = NULL, removal_cause = NULL`)
+	if _, err := remove.Find(w.ctx, w.db, "acme", "twin"); err == nil || errors.Is(err, fleet.ErrNotFound) {
+		t.Errorf("Find of a name that three have = %v", err)
+	}
+	closed, err := db.Open(w.ctx, "postgres://muster@127.0.0.1:1/muster?connect_timeout=1")
+	w.ok(err)
+	defer closed.Close()
+	if _, err := remove.Find(w.ctx, closed, "acme", fmt.Sprint(ids[0])); !errors.Is(err, fleet.ErrUnavailable) {
+		t.Errorf("Find without Postgres = %v, want fleet.ErrUnavailable", err)
+	}
+}
