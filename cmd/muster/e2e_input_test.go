@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -104,6 +106,26 @@ func TestATargetKeepsTheIdentityOfItsFirstUse(t *testing.T) {
 		if len(lines) != 1 || !regexp.MustCompile(`^muster: .*target acme .*org/acme.*new name`).MatchString(lines[0]) {
 			t.Errorf("with %s: stderr = %q, want one line that names the remedy", change.by, lines)
 		}
+	}
+}
+
+// serve migrates what it has started itself and nothing else.
+func TestServeRefusesADatabaseWithoutItsSchema(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	u, err := url.Parse(w.databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path += "_empty"
+	if _, err := w.record.Exec(t.Context(), "CREATE DATABASE "+pgx.Identifier{u.Path[1:]}.Sanitize()); err != nil {
+		t.Fatal(err)
+	}
+	w.databaseURL = u.String()
+	w.configure(head, "")
+	lines := serveRefuses(t, w.dir)
+	if len(lines) != 1 || !strings.Contains(lines[0], "muster migrate up") {
+		t.Errorf("stderr = %q, want one line that names muster migrate up", lines)
 	}
 }
 

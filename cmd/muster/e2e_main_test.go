@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	}
 	// Most of what these tests do is waiting for seconds to pass elsewhere. A
 	// -parallel on the command line wins.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "16"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

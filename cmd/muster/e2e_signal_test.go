@@ -110,3 +110,18 @@ func TestSIGTERMInTheMiddleLeavesNothingOpen(t *testing.T) {
 		t.Errorf("reconcile = %+v, want %+v", got, want)
 	}
 }
+
+// A stop does not wait for servers that are not there.
+func TestSIGTERMWhileWaitingForServers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, missing := range []struct{ instead, by, says string }{
+		{"DATABASE", "postgres://muster@127.0.0.1:1/muster", `msg="waiting for Postgres"`},
+		{"NATS", "nats://127.0.0.1:1", `msg="waiting for NATS"`},
+	} {
+		w.configure(strings.Replace(head, missing.instead, missing.by, 1), "")
+		p := w.serve()
+		p.says(missing.says)
+		p.stop()
+	}
+}
