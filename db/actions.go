@@ -15,6 +15,7 @@ type Acts struct {
 	// Counted used up the policy's caps within its window: all whose DELETE
 	// went out or may have, without those that an operator allowed beyond.
 	Counted int
+	Open    int // how many of those are not settled yet
 	// Removed made the target's population smaller within the window.
 	Removed    int
 	LastMinute int // whatever became of them
@@ -36,11 +37,12 @@ func acted(ctx context.Context, q querier, policy, target string, window, minute
 	err := q.QueryRow(ctx, `
 		SELECT count(*) FILTER (WHERE intended_at > $3 AND NOT allowed
 				AND (state IN ('intended', 'done', 'gone') OR state = 'failed' AND reason = 'interrupted')),
+			count(*) FILTER (WHERE intended_at > $3 AND NOT allowed AND state = 'intended'),
 			count(*) FILTER (WHERE intended_at > $3 AND state IN ('done', 'gone')),
 			count(*) FILTER (WHERE intended_at > $4)
 		FROM muster.action
 		WHERE policy = $1 AND target = $2 AND intended_at > least($3::timestamptz, $4::timestamptz)`,
-		policy, target, window, minute).Scan(&n.Counted, &n.Removed, &n.LastMinute)
+		policy, target, window, minute).Scan(&n.Counted, &n.Open, &n.Removed, &n.LastMinute)
 	if err != nil {
 		return Acts{}, fmt.Errorf("count the acts of policy %s on %s: %w", policy, target, translate(err))
 	}

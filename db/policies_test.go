@@ -250,8 +250,8 @@ func TestActedCountsWhatUsedUpTheCaps(t *testing.T) {
 		})
 	}
 	n, err := w.db.Acted(w.ctx, "reap", "acme", t0.Add(-time.Hour), t0.Add(-time.Minute))
-	if err != nil || n.Counted != 3 || n.LastMinute != 5 {
-		t.Errorf("Acted = %+v, %v, want 3 counted and 5 in the last minute", n, err)
+	if err != nil || n.Counted != 3 || n.Open != 1 || n.LastMinute != 5 {
+		t.Errorf("Acted = %+v, %v, want 3 counted, 1 of them open, and 5 in the last minute", n, err)
 	}
 	// A window shorter than a minute does not hide the minute.
 	if n, err = w.db.Acted(w.ctx, "reap", "acme", t0.Add(-time.Second), t0.Add(-time.Minute)); err != nil || n.Counted != 1 || n.LastMinute != 5 {

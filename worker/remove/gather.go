@@ -54,6 +54,11 @@ func Gather(ctx context.Context, r reader, p *policies.Policy, target string, ru
 		return in, err
 	}
 	in.Acted, in.ActedLastMinute = acts.Counted, acts.LastMinute
+	if runner == 0 {
+		// Those that somebody is just deleting are among the runners here, and
+		// would count twice: as acted on and as due.
+		in.Acted -= acts.Open
+	}
 	// The percentage is of the fleet before the policy began on it: else each
 	// deletion would move the cap, and a pass could halt halfway.
 	in.Target.Population += acts.Removed
