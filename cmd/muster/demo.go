@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,6 +58,14 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
 		return fmt.Errorf("make the demo's log: %w", err)
 	}
 	began := time.Now()
+	// A reader that goes, as in muster demo | head, ends the demo as Ctrl-C
+	// does: SIGPIPE alone would end it with everything left behind.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o.Out = &account{to: o.Out, unread: cancel}
 	o.Dir = dir
 	places := []string{dir}
 	o.Serve = func(ctx context.Context, configFile string, up func(demo.Endpoints)) error {
@@ -87,6 +97,20 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
 		return exit(exitFailed, "the demo was stopped after %s", time.Since(began).Round(time.Second))
 	}
 	return err
+}
+
+// account is where the demo tells its story, and notices that nobody reads it.
+type account struct {
+	to     io.Writer
+	unread func()
+}
+
+func (a *account) Write(b []byte) (int, error) {
+	n, err := a.to.Write(b)
+	if err != nil {
+		a.unread()
+	}
+	return n, err
 }
 
 // isolated keeps the demo from the databases and servers that the environment

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -92,6 +93,28 @@ func TestDemoStopsCleanlyAtAnyMoment(t *testing.T) {
 			nothingLeft(t, dir)
 		})
 	}
+}
+
+// muster demo | head
+func TestDemoStopsCleanlyWhenNobodyReads(t *testing.T) {
+	t.Parallel()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := roomyDir(t)
+	p := &process{t: t}
+	p.start(write, []string{"TMPDIR=" + dir}, "demo", "--runners", fmt.Sprint(demo.MinRunners))
+	_ = write.Close() // the process has its own
+	for lines := bufio.NewScanner(read); lines.Scan() && !strings.Contains(lines.Text(), "muster serve is up"); {
+	}
+	if err := read.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.exitWithin(stopLimit); code != exitFailed {
+		t.Errorf("exit status = %d, want %d", code, exitFailed)
+	}
+	nothingLeft(t, dir)
 }
 
 // The demo's own judgement has teeth. GitHub lies to the last look about the

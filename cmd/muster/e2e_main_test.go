@@ -78,13 +78,22 @@ type process struct {
 // which win.
 func start(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
+	p := &process{t: t, out: &output{}}
+	p.start(p.out, env, args...)
+	return p
+}
+
+// start is the function start, with another place for results.
+func (p *process) start(stdout io.Writer, env []string, args ...string) {
+	t := p.t
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command(self, args...), log: &output{}, out: &output{}, done: make(chan struct{})}
+	p.cmd, p.log, p.done = exec.Command(self, args...), &output{}, make(chan struct{})
 	p.cmd.Env = append(append(cleanEnvironment(), asProgram+"=1"), env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.log
+	p.cmd.Stdout, p.cmd.Stderr = stdout, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start muster: %v", err)
 	}
@@ -100,7 +109,6 @@ func start(t testing.TB, env []string, args ...string) *process {
 			t.Logf("log of muster %s:\n%s", strings.Join(args, " "), tail(p.log.String(), 30))
 		}
 	})
-	return p
 }
 
 // cleanEnvironment is the test's own without what configures muster.

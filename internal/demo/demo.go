@@ -116,16 +116,7 @@ func story(ctx context.Context, o Options, tell *teller, sim *githubsim.Sim, cas
 	defer record.Close()
 	tell.chapter("muster serve is up: schedules every two seconds, one policy, ten hosts.")
 	s := &stage{tell: tell, sim: sim, cast: cast, record: record, natsURL: e.NATSURL}
-	if err := s.play(ctx, o.Deadline); err != nil {
-		return err
-	}
-	if o.For > 0 {
-		tell.say("The story is over; watching for another %s.", o.For)
-		if err := wait(ctx, o.For); err != nil {
-			return err
-		}
-	}
-	if err := s.settle(ctx); err != nil {
+	if err := s.play(ctx, o.Deadline, o.For); err != nil {
 		return err
 	}
 	tell.chapter("What the audit trail says, in SQL")

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,32 +28,53 @@ type stage struct {
 	natsURL string
 	hosts   hosts
 	quiet   string // when the flapping had stopped, by Postgres's clock
+	// heard is whether the account has come to the halt: events are told when
+	// they arrive, and what has been committed may still be on its way.
+	heard atomic.Bool
 }
 
 // play runs the story until everything has happened that should, or the time
-// is over; the checks say which.
-func (s *stage) play(ctx context.Context, limit time.Duration) error {
+// is over, and then lets it come to rest; the checks say how it went. All the
+// while it tells what muster's events say.
+func (s *stage) play(ctx context.Context, limit, watch time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.listen(ctx) })
-	g.Go(func() error { return s.flap(ctx) })
 	g.Go(func() error {
 		defer cancel()
-		if err := s.askForTokens(ctx); err != nil {
+		if err := s.act(ctx, limit); err != nil {
 			return err
 		}
-		if err := s.knock(ctx); err != nil {
+		if watch > 0 {
+			s.tell.say("The story is over; watching for another %s.", watch)
+			if err := wait(ctx, watch); err != nil {
+				return err
+			}
+		}
+		return s.settle(ctx)
+	})
+	return g.Wait()
+}
+
+// act has runners flap and hosts ask until the story is over.
+func (s *stage) act(ctx context.Context, limit time.Duration) error {
+	acting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, acting := errgroup.WithContext(acting)
+	g.Go(func() error { return s.flap(acting) })
+	g.Go(func() error {
+		defer cancel()
+		if err := s.askForTokens(acting); err != nil {
+			return err
+		}
+		if err := s.knock(acting); err != nil {
 			return err
 		}
 		s.tell.say("something outside of muster publishes muster.v1.trigger.sync.acme, with an empty body")
-		return until(ctx, limit, s.over)
+		return until(acting, limit, s.over)
 	})
-	err := g.Wait()
-	if err != nil && ctx.Err() != nil && strings.Contains(err.Error(), context.Canceled.Error()) {
-		return nil // the end of the story stops the rest
-	}
-	return err
+	return g.Wait()
 }
 
 // over reports whether all that the story wants to show has happened.
@@ -97,7 +119,7 @@ func (s *stage) settle(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		return t.Rows[0][0] == "true", nil
+		return t.Rows[0][0] == "true" && s.heard.Load(), nil
 	})
 }
 
@@ -164,6 +186,9 @@ func (s *stage) listen(ctx context.Context) error {
 				mu.Lock()
 				all = append(all, h)
 				mu.Unlock()
+				if h.typ == "policy.halted" {
+					s.heard.Store(true)
+				}
 			}
 		})
 	})
