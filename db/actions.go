@@ -49,6 +49,21 @@ func acted(ctx context.Context, q querier, policy, target string, window, minute
 	return n, nil
 }
 
+// NoIntent is nil where nobody is acting on a runner, and else
+// fleet.ErrConflict. It holds for as long as the runner is locked.
+func (tx *Tx) NoIntent(ctx context.Context, target string, id int64) error {
+	var open bool
+	err := tx.tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM muster.action WHERE target = $1 AND runner_id = $2 AND state = 'intended')`, target, id).Scan(&open)
+	if err == nil && open {
+		err = fleet.ErrConflict
+	}
+	if err != nil {
+		return fmt.Errorf("look for an intent on runner %s/%d: %w", target, id, translate(err))
+	}
+	return nil
+}
+
 // Intend stores an intent that is its maker's alone for so long by Postgres's
 // clock, since processes may differ about the time. fleet.ErrConflict says that
 // somebody is acting on the runner already.

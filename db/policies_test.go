@@ -278,10 +278,20 @@ func TestOneIntentAtATimePerRunner(t *testing.T) {
 		t.Fatal(err)
 	}
 	conflict(t, "Intend beside an open one", intend(second))
+	free := func(id int64) error {
+		return w.db.InTx(w.ctx, func(tx *db.Tx) error { return tx.NoIntent(w.ctx, "acme", id) })
+	}
+	conflict(t, "NoIntent beside an open one", free(1))
+	if err := free(2); err != nil {
+		t.Errorf("NoIntent on another runner: %v", err)
+	}
 	if err := settle(first); err != nil {
 		t.Fatal(err)
 	}
 	conflict(t, "Settle again", settle(first))
+	if err := free(1); err != nil {
+		t.Errorf("NoIntent after it was settled: %v", err)
+	}
 	if err := intend(second); err != nil {
 		t.Errorf("Intend after it was settled: %v", err)
 	}

@@ -311,7 +311,7 @@ func TestReplicasEnforceTogether(t *testing.T) {
 		t.Errorf("DELETEs of %v, want each of %v once", got, ids)
 	}
 	w.agree()
-	w.want("0", `SELECT count(*) FROM api.audit WHERE code = 'PL220W'`)
+	w.want("none", `SELECT coalesce(string_agg(reason, '; '), 'none') FROM api.audit WHERE code = 'PL220W'`)
 }
 
 // A deletion under way counts once: as due, not as acted on as well.

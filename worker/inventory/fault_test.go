@@ -229,7 +229,12 @@ func TestShutdownInTheMiddleOfAWalkIsNoFaultOfGitHubs(t *testing.T) {
 	w.create(3, githubsim.RunnerSpec{Online: true})
 	w.sync()
 	ctx, cancel := context.WithCancel(w.ctx)
-	defer w.sim.Before(func(githubsim.Request) { cancel() })()
+	w.sim.Intercept(func(*http.Request) http.Handler {
+		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			cancel()
+			<-r.Context().Done() // the client has hung up
+		})
+	})
 	w.pass(time.Minute)
 	if _, err := w.syncer.Handle(ctx, trigger("acme")); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted sync = %v, want that it was canceled", err)

@@ -3,6 +3,7 @@ package remove_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github/githubsim"
 	"github.com/muster-fleet/muster/worker/remove"
 )
 
@@ -86,6 +88,28 @@ func TestReplicasAtOneRunner(t *testing.T) {
 		t.Errorf("DELETEs of %v, want one of %d", got, id)
 	}
 	w.agree()
+}
+
+// The last runner that the cap allows is being deleted: whoever comes for it as
+// well leaves it, and nobody is over the limit.
+func TestOwnIntentDoesNotCountAgainstARunner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.policy = loadPolicy(t, 1, "1000/m")
+	id := w.fleet(5)[0]
+	beside := ""
+	defer w.sim.Before(func(r githubsim.Request) {
+		if r.Method == http.MethodDelete {
+			res, err := w.replica(w.db).Remove(w.ctx, w.request(id))
+			beside = fmt.Sprint(short(res), " ", err)
+		}
+	})()
+	w.remove("done", w.request(id))
+	if beside != "keep elsewhere <nil>" {
+		t.Errorf("Remove beside another = %s", beside)
+	}
+	w.agree()
+	w.want("active", `SELECT state FROM api.policies`)
 }
 
 func (w *world) resume(allow int) {

@@ -131,8 +131,12 @@ func (r *Remover) intend(ctx context.Context, req Request) (Result, error) {
 			return err
 		}
 		// An intent of somebody else's is either still open after this, which
-		// Intend sees, or settled, which Gather sees.
+		// ends it here, or settled, which Gather sees. Were it decided on, its
+		// own intent would count against the runner.
 		if err := tx.LockRunner(ctx, req.Target, req.RunnerID); err != nil {
+			return err
+		}
+		if err := tx.NoIntent(ctx, req.Target, req.RunnerID); err != nil {
 			return err
 		}
 		in, err := Gather(ctx, tx, p, req.Target, req.RunnerID, state, now)

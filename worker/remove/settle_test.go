@@ -15,11 +15,11 @@ import (
 )
 
 // crashed leaves an intent whose maker died under an expired lease, with its
-// decision and its event, and returns the action's id.
-func (w *world) crashed(id int64, policy string) string {
+// decision and its event.
+func (w *world) crashed(id int64) {
 	w.Helper()
 	a := fleet.Action{
-		ID: uuid.NewString(), DecisionID: uuid.NewString(), TriggerID: uuid.NewString(), Policy: policy, Target: "acme",
+		ID: uuid.NewString(), DecisionID: uuid.NewString(), TriggerID: uuid.NewString(), Policy: "reap", Target: "acme",
 		RunnerID: id, Name: w.value(`SELECT name FROM api.runners WHERE runner_id = $1`, id), Kind: fleet.ActionDeleteRunner,
 		State: fleet.ActionIntended, IntendedAt: w.clock(),
 	}
@@ -29,10 +29,9 @@ func (w *world) crashed(id int64, policy string) string {
 		}
 		return tx.Audit(w.ctx, fleet.AuditEvent{
 			At: a.IntendedAt, Code: fleet.AuditDeleteIntended, Actor: fleet.System, Target: a.Target, RunnerID: id, RunnerName: a.Name,
-			Policy: policy, TriggerID: a.TriggerID, Details: map[string]any{"action_id": a.ID, "decision_id": a.DecisionID},
+			Policy: "reap", TriggerID: a.TriggerID, Details: map[string]any{"action_id": a.ID, "decision_id": a.DecisionID},
 		})
 	}))
-	return a.ID
 }
 
 func TestIntentOfADeadProcessIsSettledByLooking(t *testing.T) {
@@ -52,7 +51,7 @@ func TestIntentOfADeadProcessIsSettledByLooking(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			id := w.fleet(2)[0]
-			w.crashed(id, "reap")
+			w.crashed(id)
 			tt.change(w, id)
 			w.ok(w.remover.Settle(w.ctx))
 			w.ok(w.remover.Settle(w.ctx)) // nothing is left to do
@@ -82,7 +81,7 @@ func TestOpenIntentWaitsForGitHub(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.fleet(2)
-			w.crashed(1, "reap")
+			w.crashed(1)
 			away(w)
 			if err := w.remover.Settle(w.ctx); err == nil {
 				t.Error("Settle says nothing of an intent that it could not settle")
@@ -104,7 +103,7 @@ func TestOneIntentThatCannotBeSettledDoesNotHoldUpTheOthers(t *testing.T) {
 	w := newWorld(t)
 	ids := w.fleet(3)
 	for _, id := range ids {
-		w.crashed(id, "reap")
+		w.crashed(id)
 	}
 	w.sim.Intercept(func(r *http.Request) http.Handler {
 		if r.URL.Path == "/api/v3/orgs/acme/actions/runners/1" {
@@ -121,7 +120,7 @@ func TestOneIntentThatCannotBeSettledDoesNotHoldUpTheOthers(t *testing.T) {
 func TestIntentOnATargetThatNobodyKnowsIsGivenUpInTheEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.crashed(w.fleet(2)[0], "reap")
+	w.crashed(w.fleet(2)[0])
 	w.remover.Targets = func() map[string]remove.Target { return nil }
 	w.ok(w.remover.Settle(w.ctx))
 	w.trail("RN100I") // another replica may know it
@@ -137,7 +136,7 @@ func TestReplicasSettleEachIntentOnce(t *testing.T) {
 	w := newWorld(t)
 	ids := w.fleet(30)
 	for i, id := range ids {
-		w.crashed(id, "reap")
+		w.crashed(id)
 		if i%2 == 0 {
 			w.ok(w.sim.Remove(acme, id))
 		}
@@ -183,7 +182,7 @@ func TestRunnerThatASyncFoundGoneFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.fleet(2)[0]
-	w.crashed(id, "reap")
+	w.crashed(id)
 	w.ok(w.sim.Remove(acme, id))
 	w.ok(w.db.InTx(w.ctx, func(tx *db.Tx) error {
 		_, err := tx.MarkRemoved(w.ctx, "acme", id, fleet.CauseUnknown, w.clock())
