@@ -47,7 +47,7 @@ vet: ## run go vet
 
 .PHONY: lint
 lint: $(LINT) ## run the linters of .golangci.yml
-	$(LINT) run
+	GOLANGCI_LINT_CACHE=$(CURDIR)/.bin/lint-cache $(LINT) run
 
 # Built from source, so that it knows the language version of this Go.
 $(LINT):

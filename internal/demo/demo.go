@@ -120,11 +120,11 @@ func story(ctx context.Context, o Options, tell *teller, sim *githubsim.Sim, cas
 		return err
 	}
 	tell.chapter("What the audit trail says, in SQL")
-	if err := s.readBack(ctx, o.Out); err != nil {
+	if err := s.readBack(ctx); err != nil {
 		return err
 	}
 	tell.chapter("Does that agree with what GitHub saw?")
-	return s.judge(ctx, o.Out)
+	return s.judge(ctx)
 }
 
 // wait waits, or says that it was stopped.

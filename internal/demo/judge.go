@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +18,7 @@ type check struct {
 }
 
 // judge sets the record against the simulator's own log.
-func (s *stage) judge(ctx context.Context, out io.Writer) error {
+func (s *stage) judge(ctx context.Context) error {
 	broken := 0
 	for _, c := range checks {
 		found, ok, err := c.holds(ctx, s)
@@ -31,13 +30,13 @@ func (s *stage) judge(ctx context.Context, out io.Writer) error {
 			mark = "FAIL"
 			broken++
 		}
-		fmt.Fprintf(out, "  %s  %s: %s\n", mark, c.promise, found)
+		s.tell.print("  %s  %s: %s\n", mark, c.promise, found)
 	}
 	if broken > 0 {
-		fmt.Fprintf(out, "\n%d of %d checks failed.\n", broken, len(checks))
+		s.tell.print("\n%d of %d checks failed.\n", broken, len(checks))
 		return ErrChecks
 	}
-	fmt.Fprintf(out, "\nAll %d checks hold.\n", len(checks))
+	s.tell.print("\nAll %d checks hold.\n", len(checks))
 	return nil
 }
 

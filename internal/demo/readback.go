@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -46,33 +45,37 @@ FROM api.ticks t LEFT JOIN api.runs r USING (trigger_id) GROUP BY 1, 2 ORDER BY 
 }
 
 // readBack prints the answers.
-func (s *stage) readBack(ctx context.Context, out io.Writer) error {
+func (s *stage) readBack(ctx context.Context) error {
 	for _, q := range questions {
 		t, err := s.record.ReadAPI(ctx, q.sql)
 		if err != nil {
 			return fmt.Errorf("%s: %w", q.title, err)
 		}
-		fmt.Fprintf(out, "\n%s\n%s\n\n", q.title, indent(strings.TrimSpace(q.sql)))
-		if err := printTable(out, t, q.rows); err != nil {
-			return err
-		}
+		s.tell.print("\n%s\n%s\n\n", q.title, indent(strings.TrimSpace(q.sql)))
+		s.tell.print("%s", layOut(t, q.rows))
 	}
 	return nil
 }
 
 func indent(s string) string { return "  " + strings.ReplaceAll(s, "\n", "\n  ") }
 
-func printTable(out io.Writer, t db.Table, most int) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "    %s\n", strings.Join(t.Columns, "\t"))
+// layOut aligns the first rows of a table in columns.
+func layOut(t db.Table, most int) string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	line := func(cells ...string) {
+		_, _ = fmt.Fprintf(w, "    %s\n", strings.Join(cells, "\t")) // a strings.Builder takes everything
+	}
+	line(t.Columns...)
 	for i, row := range t.Rows {
 		if i == most {
 			break
 		}
-		fmt.Fprintf(w, "    %s\n", strings.Join(row, "\t"))
+		line(row...)
 	}
 	if more := len(t.Rows) - most; more > 0 {
-		fmt.Fprintf(w, "    … and %d more\n", more)
+		line(fmt.Sprintf("… and %d more", more))
 	}
-	return w.Flush()
+	_ = w.Flush()
+	return text.String()
 }
