@@ -155,9 +155,10 @@ func (s *stage) flap(ctx context.Context) error {
 	}
 }
 
-// listening drops what is too much for it: an account may lack a line.
+// listening has room for all that a sync or a pass over the fleet may tell at
+// once. What is still too much for it is dropped: an account may lack a line.
 var listening = queue.Service{
-	Subject: "muster.v1.event.>", Group: "demo", Workers: 1, Overflow: func(queue.Request) {},
+	Subject: "muster.v1.event.>", Group: "demo", Workers: 64, Overflow: func(queue.Request) {},
 }
 
 // listen tells what muster's events say, a few lines at a time.
