@@ -84,19 +84,16 @@ func (b *box) await(ctx context.Context) (string, error) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var last error
-		for _, addr := range addrs {
-			u := (&url.URL{
-				Scheme:   "postgres",
-				User:     url.UserPassword("postgres", b.password),
-				Host:     addr,
-				Path:     "/postgres",
-				RawQuery: "sslmode=disable",
-			}).String()
-			if last = answers(ctx, u); last == nil {
-				b.addr = addr
-				return u, nil
+		addr, last := b.first(ctx, addrs)
+		if last == nil {
+			// It may have come up in the middle of the round: what stands
+			// further up holds longer. A container's own address can be
+			// another container's after a restart.
+			if better, err := b.first(ctx, addrs); err == nil {
+				addr = better
 			}
+			b.addr = addr
+			return b.url(addr), nil
 		}
 		select {
 		case <-ctx.Done():
@@ -106,7 +103,29 @@ func (b *box) await(ctx context.Context) (string, error) {
 	}
 }
 
-// addresses are where the server may be found. Tests that themselves run in a
+// first is the first address at which the server answers, or why it does not
+// at the last of them.
+func (b *box) first(ctx context.Context, addrs []string) (string, error) {
+	var last error
+	for _, addr := range addrs {
+		if last = answers(ctx, b.url(addr)); last == nil {
+			return addr, nil
+		}
+	}
+	return "", last
+}
+
+func (b *box) url(addr string) string {
+	return (&url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword("postgres", b.password),
+		Host:     addr,
+		Path:     "/postgres",
+		RawQuery: "sslmode=disable",
+	}).String()
+}
+
+// addresses are where the server may be found, those that hold longest first. Tests that themselves run in a
 // container reach its engine at another address than tests beside it, and an
 // engine within that container at yet another, which testcontainers does not
 // tell apart.
