@@ -66,17 +66,21 @@ func recordedActions(t testing.TB, w *world) []action {
 	t.Helper()
 	var all []action
 	for _, row := range w.rows(`
+		WITH event AS MATERIALIZED ( -- each payload is read once
+			SELECT payload->'details'->>'action_id' AS action_id, code, outcome, occurred_at
+			FROM api.audit
+			WHERE action = 'runner.delete'
+		)
 		SELECT a.action_id::text, t.scope, a.runner_id::text, a.state, a.reason, d.verdict, r.removal_cause,
-			(SELECT count(*) FROM api.audit e WHERE e.code = 'RN100I'
-				AND e.payload->'details'->>'action_id' = a.action_id::text)::text,
-			(SELECT count(*) FROM api.audit e WHERE e.action = 'runner.delete' AND e.outcome = a.state
-				AND e.payload->'details'->>'action_id' = a.action_id::text)::text,
-			(SELECT min(e.occurred_at) FROM api.audit e WHERE e.code = 'RN100I'
-				AND e.payload->'details'->>'action_id' = a.action_id::text)::text
+			count(e.action_id) FILTER (WHERE e.code = 'RN100I')::text,
+			count(e.action_id) FILTER (WHERE e.outcome = a.state)::text,
+			(min(e.occurred_at) FILTER (WHERE e.code = 'RN100I'))::text
 		FROM api.actions a
 		JOIN api.targets t USING (target)
 		LEFT JOIN api.decisions d USING (decision_id)
-		LEFT JOIN api.runners r ON r.target = a.target AND r.runner_id = a.runner_id`) {
+		LEFT JOIN api.runners r ON r.target = a.target AND r.runner_id = a.runner_id
+		LEFT JOIN event e ON e.action_id = a.action_id::text
+		GROUP BY a.action_id, t.scope, a.runner_id, a.state, a.reason, d.verdict, r.removal_cause`) {
 		all = append(all, action{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], parseTime(t, row[9])})
 	}
 	return all

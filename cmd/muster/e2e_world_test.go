@@ -155,7 +155,7 @@ func (w *world) kill(ids ...int64) {
 
 // ask runs a query whose columns are text.
 func (w *world) ask(sql string, args ...any) ([][]string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	rows, err := w.record.Query(ctx, sql, args...)
 	if err != nil {
