@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"strconv"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -144,13 +145,14 @@ func TestWaitingForWhatFails(t *testing.T) {
 	s := running(t)
 	s.sim.Down(true)
 	var out, errs lockedBuffer
+	failed := regexp.MustCompile(`^sync acme: attempt \d+ failed, trying again: `) // an attempt between two looks goes untold
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(t.Context(), []string{"trigger", "sync", "acme", "--wait"}, variables(s.env), strings.NewReader(""), &out, &errs)
 	}()
 	<-errs.wrote()
 	s.sim.Down(false)
-	if code := <-ended; code != exitDone || !strings.HasPrefix(errs.String(), "sync acme: attempt 1 failed, trying again: ") || !strings.Contains(out.String(), ", attempt ") {
+	if code := <-ended; code != exitDone || !failed.MatchString(errs.String()) || !strings.Contains(out.String(), ", attempt ") {
 		t.Errorf("trigger sync --wait = %d %q %q, want the failure on stderr, and a further attempt that is done", code, out.String(), errs.String())
 	}
 
