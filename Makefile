@@ -5,7 +5,9 @@ LINT_VERSION := 2.12.2
 LINT := .bin/golangci-lint-$(LINT_VERSION)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 IMAGE ?= muster:dev
-FUZZTIME ?= 30s
+FUZZTIME ?= 60s
+# Of the comparison: -quick, or as its -help says.
+BENCHFLAGS ?=
 
 # Without a usable git, as in an unpacked archive or another user's clone, the
 # program cannot say which commit it is.
@@ -30,9 +32,12 @@ build: ## build the program: bin/muster
 test: ## run all tests
 	$(GO) test ./...
 
+# The commands are tested as whole processes with limits of their own on how
+# long they wait, so they have the machine to themselves.
 .PHONY: race
 race: ## run all tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /cmd/muster$$)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./cmd/muster
 
 .PHONY: check
 check: fmt vet lint tidy race ## what a change must pass: fmt, vet, lint, tidy, race
@@ -59,15 +64,24 @@ tidy: ## show what go mod tidy would change
 	$(GO) mod tidy -diff
 
 .PHONY: bench
-bench: ## run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: ## run the benchmarks, and a sync beside its floors and beside gh | jq | psql
+	$(GO) test -p 1 -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./internal/sidebyside $(BENCHFLAGS)
 
+# Making what was found smaller may take a minute for each find, unless told: a
+# run would do little else.
 .PHONY: fuzz
-fuzz: ## run each fuzz test for FUZZTIME (30s)
+fuzz: ## run each fuzz test for FUZZTIME (60s)
 	@grep -rEo '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' . | while IFS=: read -r file func; do \
 		echo "$${func#func } in $$(dirname "$$file")"; \
-		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")" || exit 1; \
 	done
+
+STORMS ?= 200
+
+.PHONY: storm
+storm: ## live through STORMS (200) random storms, each time others
+	$(GO) test -count=1 -timeout 60m ./internal/storm -rapid.checks $(STORMS) -rapid.seed $$(date +%s)
 
 # The image is what lies in dist and nothing else.
 .PHONY: image

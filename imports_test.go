@@ -20,11 +20,11 @@ var rooms = map[string][]string{
 	"migrations": {},
 	"fleet":      {},
 
-	"policies":         {"fleet"},
+	"policies":         {"fleet", "internal/calendar"},
 	"github":           {"fleet"},
 	"github/githubsim": {"fleet"},
 	"queue":            {"fleet"},
-	"scheduler":        {"fleet"},
+	"scheduler":        {"fleet", "internal/calendar"},
 	"db":               {"fleet", "migrations"},
 	"db/dbtest":        {"db", "fleet", "migrations", "internal/standalone"},
 
@@ -42,9 +42,15 @@ var rooms = map[string][]string{
 
 	"host": {"fleet", "queue"},
 
+	// Schedules and the freezes of policies read cron in a zone the same way.
+	"internal/calendar":   {},
 	"internal/standalone": {},
 	"internal/web":        {"fleet"},
 	"internal/demo":       {"*"},
+	"internal/storm":      {"*"}, // a test that wires every job, as cmd/muster does
+	// A program for developers, which has to run the sync itself, and what it
+	// is compared with, on a server of its own.
+	"internal/sidebyside": {"db", "fleet", "github", "github/githubsim", "internal/standalone", "worker/inventory"},
 	"cmd/muster":          {"*"},
 }
 
@@ -62,15 +68,16 @@ var owners = map[string][]string{
 	"github.com/fergusstrange/":              {"internal/standalone"},
 	"github.com/goccy/go-yaml":               {"cmd/muster", "policies"},
 	"github.com/google/go-cmp":               {},
-	"github.com/google/go-github/":           {"github"},
+	"github.com/google/go-github/v45":        {"github"},
+	"github.com/google/go-github/v89":        {}, // shows that the simulator is what clients of today take for GitHub
 	"github.com/google/uuid":                 {"*"},
-	"github.com/jackc/pgx/":                  {"db", "db/dbtest", "internal/standalone"},
+	"github.com/jackc/pgx/":                  {"db", "db/dbtest", "internal/sidebyside", "internal/standalone"},
 	"github.com/jackc/tern/":                 {"db"},
 	"github.com/moby/moby/":                  {"db/dbtest"},
 	"github.com/nats-io/nats-server/":        {"internal/standalone"},
 	"github.com/nats-io/nats.go":             {"queue"},
 	"github.com/prometheus/client_golang":    {"cmd/muster"},
-	"github.com/robfig/cron/":                {"scheduler"},
+	"github.com/robfig/cron/":                {"internal/calendar"},
 	"github.com/santhosh-tekuri/jsonschema/": {},
 	"github.com/spf13/cobra":                 {"cmd/muster"},
 	"github.com/testcontainers/":             {"db/dbtest"},

@@ -70,11 +70,11 @@ func (tx *Tx) NoIntent(ctx context.Context, target string, id int64) error {
 func (tx *Tx) Intend(ctx context.Context, a fleet.Action, lease time.Duration, allowed bool) error {
 	tag, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.action (action_id, decision_id, trigger_id, policy, target, runner_id, name, action,
-			state, allowed, intended_at, lease_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'intended', $9, $10, clock_timestamp() + $11::interval)
+			host, release, state, allowed, intended_at, lease_until)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $12, $13, 'intended', $9, $10, clock_timestamp() + $11::interval)
 		ON CONFLICT (target, runner_id) WHERE state = 'intended' DO NOTHING`,
 		a.ID, a.DecisionID, a.TriggerID, a.Policy, a.Target, a.RunnerID, a.Name, string(a.Kind),
-		allowed, a.IntendedAt, lease)
+		allowed, a.IntendedAt, lease, orNull(a.Host), a.Release)
 	if err != nil {
 		return fmt.Errorf("store the intent on runner %s/%d: %w", a.Target, a.RunnerID, translate(err))
 	}
@@ -82,6 +82,44 @@ func (tx *Tx) Intend(ctx context.Context, a fleet.Action, lease time.Duration, a
 		return fmt.Errorf("store the intent on runner %s/%d: another one is open: %w", a.Target, a.RunnerID, fleet.ErrConflict)
 	}
 	return nil
+}
+
+// NoteDrained stores that the host of an open intent's runner said that no
+// workflow job is on it. fleet.ErrConflict says that the intent is not its
+// maker's any more.
+func (tx *Tx) NoteDrained(ctx context.Context, a fleet.Action) error {
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE muster.action
+		SET drained_at = $2
+		WHERE action_id = $1 AND state = 'intended' AND lease_until > clock_timestamp()`, a.ID, a.DrainedAt)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = fleet.ErrConflict
+	}
+	if err != nil {
+		return fmt.Errorf("note that host %s is drained for action %s: %w", a.Host, a.ID, translate(err))
+	}
+	return nil
+}
+
+// HostAtWork reports whether a host has a registered runner beside the one of
+// the action, on whatever target, or says that one of its runners is at work.
+func (tx *Tx) HostAtWork(ctx context.Context, a fleet.Action, now time.Time) (bool, error) {
+	var atWork bool
+	err := tx.tx.QueryRow(ctx, `
+		SELECT EXISTS (
+			SELECT FROM muster.runner r
+			WHERE r.removed_at IS NULL AND (r.target, r.runner_id) <> ($2, $3)
+				AND (r.host = $1 OR EXISTS (
+					SELECT FROM muster.host_runner s WHERE s.host = $1 AND s.target = r.target AND s.name = r.name))
+		) OR EXISTS (
+			SELECT FROM muster.host_runner s
+			JOIN muster.host h ON h.host = s.host
+			WHERE s.host = $1 AND s.state = 'busy' AND h.last_heartbeat_at > $4
+		)`, a.Host, a.Target, a.RunnerID, now.Add(-fleet.HeartbeatLife)).Scan(&atWork)
+	if err != nil {
+		return false, fmt.Errorf("look for other runners on host %s: %w", a.Host, translate(err))
+	}
+	return atWork, nil
 }
 
 // Settle stores the outcome of an intent. fleet.ErrConflict says that somebody
@@ -118,14 +156,15 @@ func (tx *Tx) ClaimIntents(ctx context.Context, n int, lease time.Duration) ([]f
 		) due
 		WHERE a.action_id = due.action_id
 		RETURNING a.action_id::text, a.decision_id::text, a.trigger_id::text, a.policy, a.target, a.runner_id,
-			a.name, a.action, a.intended_at`, n, lease)
+			a.name, a.action, a.intended_at, coalesce(a.host, ''), a.drained_at, a.release`, n, lease)
 	if err == nil {
 		var claimed []fleet.Action
 		claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.Action, error) {
 			a := fleet.Action{State: fleet.ActionIntended}
+			var drained *time.Time
 			err := row.Scan(&a.ID, &a.DecisionID, &a.TriggerID, &a.Policy, &a.Target, &a.RunnerID,
-				&a.Name, &a.Kind, &a.IntendedAt)
-			a.IntendedAt = a.IntendedAt.UTC()
+				&a.Name, &a.Kind, &a.IntendedAt, &a.Host, &drained, &a.Release)
+			a.IntendedAt, a.DrainedAt = a.IntendedAt.UTC(), utc(drained)
 			return a, err
 		})
 		if err == nil {

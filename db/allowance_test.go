@@ -11,7 +11,7 @@ func TestAllowanceLapsesAfterADay(t *testing.T) {
 	w := newWorld(t)
 	w.policy()
 	w.tx(func(tx *db.Tx) error {
-		if _, err := tx.Halt(w.ctx, "reap", "acme", "too many", t0); err != nil {
+		if _, err := tx.Halt(w.ctx, "reap", "acme", "over_max", "too many", t0); err != nil {
 			return err
 		}
 		_, err := tx.Resume(w.ctx, "reap", "acme", "seen", 300)

@@ -64,6 +64,9 @@ func OpenTraced(ctx context.Context, url string, tracer pgx.QueryTracer) (*DB, e
 		cfg.ConnConfig.RuntimeParams["application_name"] = "muster"
 	}
 	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	// Reading a large fleet is costly by the planner's guess and takes a second or
+	// two; compiling the statement, anew each time, took as long.
+	cfg.ConnConfig.RuntimeParams["jit"] = "off"
 	// A transaction that hangs would hold its locks, and stall whoever seals
 	// the trail, for ever.
 	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "30000"

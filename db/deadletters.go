@@ -85,11 +85,22 @@ func (tx *Tx) TakeDeadLetter(ctx context.Context, id string) (fleet.DeadLetter, 
 	return l, nil
 }
 
+// keepDeliveries is a day more than GitHub keeps deliveries to send them again:
+// 7 days at most.
+const keepDeliveries = 8 * 24 * time.Hour
+
+// keepReplicas is far longer than one that is alive can be silent.
+const keepReplicas = time.Hour
+
 // Housekeep deletes what happened before then: ticks, runs, syncs, decisions,
 // settled actions and token requests, history, runners removed, and what was
-// remembered of schedules and policies that are not in use any more. The audit
-// trail has a retention of its own. It returns how many rows went from where.
-func (tx *Tx) Housekeep(ctx context.Context, before time.Time) (fleet.Counts, error) {
+// remembered of schedules and policies that are not in use any more; workflow
+// jobs that nothing new was heard of since then, hosts that were silent, holds
+// that ended, leases, and pools that nobody decides on.
+// Deliveries go once GitHub cannot repeat them any more, and its pauses once they
+// are over; replicas that were killed, after an hour. The audit trail has a
+// retention of its own. It returns how many rows went from where.
+func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time) (fleet.Counts, error) {
 	counts := fleet.Counts{}
 	for _, q := range []struct{ what, sql string }{
 		{"ticks", `DELETE FROM muster.tick t WHERE tick_at < $1
@@ -118,7 +129,37 @@ func (tx *Tx) Housekeep(ctx context.Context, before time.Time) (fleet.Counts, er
 					AND (d.at >= $1 OR EXISTS (SELECT FROM muster.action a WHERE a.decision_id = d.decision_id)))`},
 		{"runners", `DELETE FROM muster.runner r WHERE removed_at < $1
 			AND NOT EXISTS (SELECT FROM muster.action a WHERE a.target = r.target AND a.runner_id = r.runner_id)`},
+		{"workflow_jobs", `DELETE FROM muster.workflow_job WHERE changed_at < $1`},
+		{"hosts", `DELETE FROM muster.host WHERE last_heartbeat_at < $1`},
+		{"holds", `DELETE FROM muster.hold WHERE until < $1`},
+		{"deliveries", `DELETE FROM muster.delivery WHERE at < $1`},
+		{"pauses", `DELETE FROM muster.github_pause WHERE until < $1`},
+		{"replicas", `DELETE FROM muster.replica WHERE seen_at < $1`},
+		{"leases", `DELETE FROM muster.lease WHERE deadline < $1`},
+		// Of targets that are not configured any more.
+		{"repositories", `DELETE FROM muster.repository WHERE greatest(heard_at, compared_at) < $1`},
+		{"comparisons", `DELETE FROM muster.reconciliation WHERE due_at < $1`},
+		{"hooks", `DELETE FROM muster.hook WHERE heard_at < $1`},
+		// Of pools that are not configured any more.
+		{"pools", `DELETE FROM muster.pool WHERE decided_at < $1`},
+		{"findings", `DELETE FROM muster.finding f WHERE since < $1
+			AND NOT EXISTS (SELECT FROM muster.pool p WHERE p.target = f.target)`},
 	} {
+		before := before
+		switch q.what {
+		case "deliveries":
+			before = now.Add(-keepDeliveries)
+		case "workflow_jobs":
+			// One that runs keeps its runner for five days; and a delivery that
+			// is repeated late must find the job that it was of.
+			if least := now.Add(-keepDeliveries); least.Before(before) {
+				before = least
+			}
+		case "pauses":
+			before = now
+		case "replicas":
+			before = now.Add(-keepReplicas)
+		}
 		tag, err := tx.tx.Exec(ctx, q.sql, before)
 		if err != nil {
 			return nil, fmt.Errorf("delete old %s: %w", q.what, translate(err))

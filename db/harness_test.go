@@ -184,7 +184,7 @@ func (w *world) target() {
 func (w *world) runner(id int64) {
 	w.Helper()
 	w.tx(func(tx *db.Tx) error {
-		return tx.SaveRunners(w.ctx, acme.Name, t0, []db.RunnerRow{{
+		return tx.AddRunners(w.ctx, acme.Name, []db.RunnerRow{{
 			Runner: fleet.Runner{
 				ID: id, Name: fmt.Sprintf("r%d", id), OS: "linux", Status: fleet.StatusOffline, Labels: []string{"linux", "self-hosted"},
 			},

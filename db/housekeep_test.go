@@ -33,7 +33,7 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	w.exec(`INSERT INTO muster.grace_mark (policy, target, runner_id, sha256, since)
 		SELECT policy, 'acme', 1, '', $1 FROM muster.policy`, old)
 	left, waiting := ids(), trigger()
-	w.tx(func(tx *db.Tx) error { return tx.QueueTrigger(w.ctx, waiting) })
+	w.tx(func(tx *db.Tx) error { return tx.Queue(w.ctx, waiting) })
 	w.exec(`UPDATE muster.run SET queued_at = $1`, old)
 	w.exec(`INSERT INTO muster.run (trigger_id, job, name, source, state, queued_at, lease_until) VALUES
 		($1, 'sync', 'acme', 'nats', 'queued', $4, NULL), ($2, 'sync', 'acme', 'nats', 'running', $4, $4),
@@ -79,19 +79,41 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 		settled.State, settled.SettledAt = fleet.ActionDone, old
 		return tx.Settle(w.ctx, settled)
 	})
+	w.exec(`INSERT INTO muster.workflow_job (target, workflow_job_id, run_id, run_attempt, repository, labels, state, runner_id, runner_name, conclusion, changed_at)
+		SELECT 'acme', id, 0, 0, '', '{}', 'queued', 0, '', '', at FROM (VALUES (1, $1::timestamptz), (2, $2)) AS x (id, at)`, old, young)
+	w.exec(`INSERT INTO muster.host (host, last_heartbeat_at) VALUES ('h', $1), ('build-01', $2)`, old, young)
+	w.exec(`INSERT INTO muster.host_runner (host, target, name, state, at) SELECT host, 'acme', 'r1', 'idle', $1 FROM muster.host`, old)
+	w.exec(`INSERT INTO muster.hold (target, runner_id, reason, by, at, until) VALUES ('acme', 1, '', '', $1, $1), ('acme', 3, '', '', $1, $2), ('acme', 4, '', '', $1, NULL)`, old, young)
+	// GitHub repeats no delivery after a week, whatever else is kept.
+	w.exec(`INSERT INTO muster.delivery (target, delivery_id, at) VALUES ('acme', 'old', $1), ('acme', 'young', $2)`,
+		t0.AddDate(0, 0, -8).Add(-time.Second), t0.AddDate(0, 0, -8))
+	w.exec(`INSERT INTO muster.repository (target, repository, heard_at, compared_at) VALUES ('acme', 'acme/old', $1, $1), ('acme', 'acme/cold', $1, $2), ('acme', 'acme/new', NULL, NULL)`, old, young)
+	w.exec(`INSERT INTO muster.reconciliation (target, due_at) VALUES ('gone', $1), ('acme', $2)`, old, young)
+	w.exec(`INSERT INTO muster.hook (target, hook_id, scope, heard_at, due_at, swept_to) VALUES ('acme', 1, 'org/acme', $1, $1, $1), ('acme', 2, 'org/acme', $2, $1, $1)`, old, young)
+	w.exec(`INSERT INTO muster.github_pause (credential, until, told_at, reason) VALUES ('old', $1, $1, ''), ('new', $2, $1, '')`,
+		t0.Add(-time.Second), t0.Add(time.Second))
+	w.exec(`INSERT INTO muster.replica (replica, seen_at) VALUES (gen_random_uuid(), $1), (gen_random_uuid(), $2)`,
+		t0.Add(-time.Hour-time.Second), t0.Add(-time.Hour))
+	w.exec(`INSERT INTO muster.lease (request_id, pool, target, state, attempt, requested_at, deadline)
+		SELECT gen_random_uuid(), 'linux', 'acme', 'expired', 1, at, at FROM unnest($1::timestamptz[]) AS at`, []time.Time{old, young})
+	w.exec(`INSERT INTO muster.pool (name, target, labels, decided_at) VALUES ('gone', 'gone', '{}', $1), ('linux', 'acme', '{}', $2), ('new', 'new', '{}', NULL)`, old, young)
+	w.exec(`INSERT INTO muster.finding (kind, target, subject, since, detail)
+		SELECT 'unserved_job', target, 'gpu', $1, '{}' FROM unnest('{acme,gone}'::text[]) AS target`, old)
 	trail := w.value(`SELECT count(*) FROM audit.event`)
 
 	var counts fleet.Counts
 	keepHouse := func() {
 		w.tx(func(tx *db.Tx) error {
 			var err error
-			counts, err = tx.Housekeep(w.ctx, before)
+			counts, err = tx.Housekeep(w.ctx, t0, before)
 			return err
 		})
 	}
 	keepHouse()
 	want := fleet.Counts{
 		"ticks": 3, "runs": 5, "schedules": 1, "grace_marks": 1, "syncs": 1, "actions": 1, "decisions": 2, "tokens": 2, "history": 1, "last_decisions": 2, "runners": 1,
+		"workflow_jobs": 1, "hosts": 1, "holds": 1, "deliveries": 1, "pauses": 1, "replicas": 1, "leases": 1, "pools": 1, "findings": 1,
+		"repositories": 1, "comparisons": 1, "hooks": 1,
 	}
 	if diff := cmp.Diff(want, counts); diff != "" {
 		t.Errorf("Housekeep (-want +got):\n%s", diff)
@@ -107,8 +129,19 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	w.want("done queued running", `SELECT string_agg(state, ' ' ORDER BY state) FROM muster.run`)
 	w.want("sync/acme sync/new yearly", `SELECT string_agg(schedule, ' ' ORDER BY schedule) FROM muster.schedule`)
 	w.want("fresh reap", `SELECT string_agg(policy, ' ' ORDER BY policy) FROM muster.grace_mark`)
+	w.want("3 4", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.hold`)
 	w.want("1", `SELECT count(*) FROM muster.token WHERE outcome = 'requested'`)
+	w.want("2 build-01 young", `SELECT concat_ws(' ', (SELECT workflow_job_id FROM muster.workflow_job), (SELECT host FROM muster.host_runner), (SELECT delivery_id FROM muster.delivery))`)
+	w.want("linux new", `SELECT string_agg(name, ' ' ORDER BY name) FROM muster.pool`)
+	w.want("acme", `SELECT string_agg(target, ' ') FROM muster.finding`)
 	w.want(trail, `SELECT count(*) FROM audit.event`)
+
+	// A job that may still run is kept, however little else is.
+	w.exec(`UPDATE muster.workflow_job SET changed_at = $1`, t0.AddDate(0, 0, -5))
+	before = t0.AddDate(0, 0, -1)
+	if keepHouse(); counts["workflow_jobs"] != 0 {
+		t.Errorf("Housekeep deleted %d workflow jobs of five days ago", counts["workflow_jobs"])
+	}
 
 	keepHouse()
 	for what, n := range counts {

@@ -53,35 +53,84 @@ type HistoryRow struct {
 	At            time.Time
 	Change        fleet.Change
 	Before, After map[string]any // nil: null
+	// Cause is why, of one that is gone. It is for those who tell of the
+	// transition; the runner's row keeps it.
+	Cause fleet.RemovalCause
 }
 
-// KnownRunners reads what is known of the live runners of a target, and of
-// those that were removed since the walk began.
-func (tx *Tx) KnownRunners(ctx context.Context, target string, walk time.Time) (map[int64]KnownRunner, error) {
+// KnownRunners reads what is known of the live runners of a target, likely that
+// many, and of those that were removed since the walk began.
+func (tx *Tx) KnownRunners(ctx context.Context, target string, walk time.Time, likely int) (map[int64]KnownRunner, error) {
+	// Intents first: one that is settled meanwhile has removed its runner by the
+	// time that those are read. To join them to each runner takes as long again
+	// as a third of the reading.
+	intended, err := tx.intended(ctx, target)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := tx.tx.Query(ctx, `
-		SELECT r.runner_id, r.fingerprint, r.status = 'offline', r.offline_from_us IS NOT NULL,
-			r.missing_since IS NOT NULL, a.runner_id IS NOT NULL, false
-		FROM muster.runner r
-		LEFT JOIN muster.action a ON a.target = r.target AND a.runner_id = r.runner_id AND a.state = 'intended'
-		WHERE r.target = $1 AND r.removed_at IS NULL
+		SELECT runner_id, fingerprint, status = 'offline', offline_from_us IS NOT NULL, missing_since IS NOT NULL, false
+		FROM muster.runner
+		WHERE target = $1 AND removed_at IS NULL
 		UNION ALL
-		SELECT runner_id, fingerprint, false, false, false, false, true
+		SELECT runner_id, fingerprint, false, false, false, true
 		FROM muster.runner
 		WHERE target = $1 AND removed_at >= $2`, target, walk)
 	if err != nil {
 		return nil, fmt.Errorf("read known runners of %s: %w", target, translate(err))
 	}
-	known := make(map[int64]KnownRunner)
+	known := make(map[int64]KnownRunner, likely)
 	var id int64
 	var k KnownRunner
-	_, err = pgx.ForEachRow(rows, []any{&id, &k.Fingerprint, &k.Offline, &k.Counting, &k.Missing, &k.Intended, &k.Removed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &k.Fingerprint, &k.Offline, &k.Counting, &k.Missing, &k.Removed}, func() error {
 		known[id] = k
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read known runners of %s: %w", target, translate(err))
 	}
+	for _, id := range intended {
+		if k, ok := known[id]; ok && !k.Removed {
+			k.Intended = true
+			known[id] = k
+		}
+	}
 	return known, nil
+}
+
+// intended are the runners of a target whose deletion is under way.
+func (tx *Tx) intended(ctx context.Context, target string) ([]int64, error) {
+	rows, err := tx.tx.Query(ctx, `
+		SELECT runner_id FROM muster.action WHERE target = $1 AND state = 'intended'`, target)
+	var ids []int64
+	if err == nil {
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read intended deletions of %s: %w", target, translate(err))
+	}
+	return ids, nil
+}
+
+// RunnerNames reads the names of stored runners by id.
+func (tx *Tx) RunnerNames(ctx context.Context, target string, ids []int64) (map[int64]string, error) {
+	rows, err := tx.tx.Query(ctx, `
+		SELECT runner_id, name
+		FROM muster.runner
+		WHERE target = $1 AND runner_id = ANY($2)`, target, ids)
+	names := make(map[int64]string, len(ids))
+	if err == nil {
+		var id int64
+		var name string
+		_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error {
+			names[id] = name
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the names of %d runners of %s: %w", len(ids), target, translate(err))
+	}
+	return names, nil
 }
 
 const rowColumns = `
@@ -132,25 +181,66 @@ func scanRunnerRow(row pgx.CollectableRow) (RunnerRow, error) {
 	return r, nil
 }
 
-// SaveRunners stores rows in two statements, however many they are. A runner
-// that was removed since the walk began stays removed.
+// AddRunners stores rows of runners that have none yet, in one statement. The
+// caller holds the target's lock, so that nobody else adds any.
+func (tx *Tx) AddRunners(ctx context.Context, target string, runners []RunnerRow) error {
+	return tx.AddEach(ctx, target, len(runners), func(i int) RunnerRow { return runners[i] })
+}
+
+// AddEach is AddRunners for n rows that are made when they are sent: Postgres
+// takes in the first while the last are still to be made, and a first load
+// does not hold them all.
+func (tx *Tx) AddEach(ctx context.Context, target string, n int, row func(int) RunnerRow) error {
+	if n == 0 {
+		return nil
+	}
+	if err := tx.copyRunners(ctx, pgx.Identifier{"muster", "runner"}, target, n, row); err != nil {
+		return fmt.Errorf("add %d runners to %s: %w", n, target, translate(err))
+	}
+	return nil
+}
+
+// SaveRunners stores rows of runners that have one, in three statements, however
+// many they are. A runner that was removed since the walk began stays removed.
 func (tx *Tx) SaveRunners(ctx context.Context, target string, walk time.Time, runners []RunnerRow) error {
 	if len(runners) == 0 {
 		return nil
 	}
 	_, err := tx.tx.Exec(ctx, `
 		CREATE TEMPORARY TABLE stage (LIKE muster.runner) ON COMMIT DROP`)
+	if err == nil {
+		err = tx.copyRunners(ctx, pgx.Identifier{"pg_temp", "stage"}, target, len(runners), func(i int) RunnerRow { return runners[i] })
+	}
 	if err != nil {
 		return fmt.Errorf("stage runners of %s: %w", target, translate(err))
 	}
+	_, err = tx.tx.Exec(ctx, `
+		UPDATE muster.runner r
+		SET name = s.name, os = s.os, status = s.status, busy = s.busy, labels = s.labels,
+			runner_group = s.runner_group, ephemeral = s.ephemeral, version = s.version,
+			fingerprint = s.fingerprint, seen_at = s.seen_at, status_since = s.status_since,
+			offline_since = s.offline_since, last_online_at = s.last_online_at, last_busy_at = s.last_busy_at,
+			offline_from_at = s.offline_from_at, offline_from_us = s.offline_from_us,
+			offline_from_sync = s.offline_from_sync, missing_since = s.missing_since,
+			removed_at = s.removed_at, removal_cause = s.removal_cause
+		FROM pg_temp.stage s
+		WHERE r.target = $1 AND r.runner_id = s.runner_id AND (r.removed_at IS NULL OR r.removed_at < $2)`,
+		target, walk)
+	if err != nil {
+		return fmt.Errorf("store %d runners of %s: %w", len(runners), target, translate(err))
+	}
+	return nil
+}
+
+func (tx *Tx) copyRunners(ctx context.Context, table pgx.Identifier, target string, n int, runner func(int) RunnerRow) error {
 	columns := []string{
 		"target", "runner_id", "name", "os", "status", "busy", "labels", "runner_group", "ephemeral", "version",
 		"fingerprint", "first_seen_at", "seen_at", "status_since", "offline_since", "last_online_at", "last_busy_at",
 		"offline_from_at", "offline_from_us", "offline_from_sync", "missing_since", "removed_at", "removal_cause",
 	}
-	_, err = tx.tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "stage"}, columns,
-		pgx.CopyFromSlice(len(runners), func(i int) ([]any, error) {
-			r := &runners[i]
+	_, err := tx.tx.CopyFrom(ctx, table, columns,
+		pgx.CopyFromSlice(n, func(i int) ([]any, error) {
+			r := runner(i)
 			row := []any{
 				target, r.ID, r.Name, r.OS, string(r.Status), r.Busy, r.Labels, r.Group, r.Ephemeral, r.Version,
 				r.Fingerprint, r.FirstSeenAt, r.SeenAt, r.StatusSince, orNull(r.OfflineSince), orNull(r.LastOnlineAt), orNull(r.LastBusyAt),
@@ -164,50 +254,27 @@ func (tx *Tx) SaveRunners(ctx context.Context, target string, walk time.Time, ru
 			}
 			return row, nil
 		}))
-	if err != nil {
-		return fmt.Errorf("stage runners of %s: %w", target, translate(err))
-	}
-	// MERGE joins by hash whatever the statistics say; an INSERT WHERE NOT
-	// EXISTS into a table that was just emptied becomes quadratic.
-	_, err = tx.tx.Exec(ctx, `
-		MERGE INTO muster.runner r
-		USING pg_temp.stage s ON r.target = s.target AND r.runner_id = s.runner_id
-		WHEN MATCHED AND r.removed_at >= $1 THEN DO NOTHING
-		WHEN MATCHED THEN UPDATE SET
-			name = s.name, os = s.os, status = s.status, busy = s.busy, labels = s.labels,
-			runner_group = s.runner_group, ephemeral = s.ephemeral, version = s.version,
-			fingerprint = s.fingerprint, seen_at = s.seen_at, status_since = s.status_since,
-			offline_since = s.offline_since, last_online_at = s.last_online_at, last_busy_at = s.last_busy_at,
-			offline_from_at = s.offline_from_at, offline_from_us = s.offline_from_us,
-			offline_from_sync = s.offline_from_sync, missing_since = s.missing_since,
-			removed_at = s.removed_at, removal_cause = s.removal_cause
-		WHEN NOT MATCHED THEN INSERT (
-			target, runner_id, name, os, status, busy, labels, runner_group, ephemeral, version,
-			fingerprint, first_seen_at, seen_at, status_since, offline_since, last_online_at, last_busy_at,
-			offline_from_at, offline_from_us, offline_from_sync, missing_since, removed_at, removal_cause)
-		VALUES (
-			s.target, s.runner_id, s.name, s.os, s.status, s.busy, s.labels, s.runner_group, s.ephemeral, s.version,
-			s.fingerprint, s.first_seen_at, s.seen_at, s.status_since, s.offline_since, s.last_online_at, s.last_busy_at,
-			s.offline_from_at, s.offline_from_us, s.offline_from_sync, s.missing_since, s.removed_at, s.removal_cause)`,
-		walk)
-	if err != nil {
-		return fmt.Errorf("store %d runners of %s: %w", len(runners), target, translate(err))
-	}
-	return nil
+	return err
 }
 
 // LinkHosts notes on runners first seen at that moment which host they run on:
 // the one of the same name that had been given a registration token for this
 // target, still good then. config.sh names a runner after its host unless told
-// otherwise; a name that is merely similar proves nothing.
+// otherwise; a name that is merely similar proves nothing. Where no host was
+// given any, the runners are not read.
 func (tx *Tx) LinkHosts(ctx context.Context, target string, firstSeenAt time.Time) error {
 	_, err := tx.tx.Exec(ctx, `
+		WITH given AS MATERIALIZED (
+			SELECT host
+			FROM muster.token
+			WHERE target = $1 AND kind = 'registration' AND outcome = 'issued'
+				AND issued_at <= $2 AND expires_at >= $2
+		)
 		UPDATE muster.runner r
-		SET host = t.host
-		FROM muster.token t
-		WHERE t.target = $1 AND t.kind = 'registration' AND t.outcome = 'issued'
-			AND t.issued_at <= $2 AND t.expires_at >= $2
-			AND r.target = $1 AND r.first_seen_at = $2 AND lower(r.name) = t.host`, target, firstSeenAt)
+		SET host = g.host
+		FROM given g
+		WHERE EXISTS (SELECT FROM given)
+			AND r.target = $1 AND r.first_seen_at = $2 AND lower(r.name) = g.host`, target, firstSeenAt)
 	if err != nil {
 		return fmt.Errorf("link runners of %s to hosts: %w", target, translate(err))
 	}
@@ -252,24 +319,30 @@ func (tx *Tx) AddHistory(ctx context.Context, target, syncID string, history []H
 func (tx *Tx) SaveSync(ctx context.Context, s fleet.Sync, clock *TargetClock) error {
 	_, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.sync (sync_id, target, trigger_id, started_at, finished_at, outcome, pages, api_calls,
-			runners, added, changed, removed, suspect, error)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+			not_modified, runners, added, changed, removed, suspect, error)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
 		s.ID, s.Target, s.TriggerID, s.StartedAt, s.FinishedAt, string(s.Outcome), s.Pages, s.APICalls,
-		s.Runners, s.Added, s.Changed, s.Removed, orNull(string(s.Suspect)), orNull(s.Error))
+		s.NotModified, s.Runners, s.Added, s.Changed, s.Removed, orNull(string(s.Suspect)), orNull(s.Error))
 	if err != nil {
 		return fmt.Errorf("store sync of %s: %w", s.Target, translate(err))
 	}
 	if clock == nil {
 		return nil
 	}
+	var proven []byte
+	if clock.Proven != (fleet.Digest{}) {
+		proven = clock.Proven[:]
+	}
 	_, err = tx.tx.Exec(ctx, `
 		UPDATE muster.target
 		SET observed_us = $2, complete_syncs = $3, last_complete_sync_at = $4, last_walk_at = $5,
 			last_outcome = $6, suspect = CASE WHEN $6 = 'complete' THEN $7 ELSE suspect END,
-			api_remaining = CASE WHEN $6 = 'failed' THEN api_remaining WHEN $8 >= 0 THEN $8 END
+			api_remaining = CASE WHEN $6 = 'failed' THEN api_remaining WHEN $8 >= 0 THEN $8 END,
+			proven_listing = $9, capabilities = $10
 		WHERE name = $1`,
 		s.Target, clock.ObservedUS, clock.CompleteSyncs, orNull(clock.LastCompleteSyncAt), clock.LastWalkAt,
-		string(s.Outcome), orNull(string(s.Suspect)), s.APIRemaining)
+		string(s.Outcome), orNull(string(s.Suspect)), s.APIRemaining, proven,
+		stored(clock.Capabilities))
 	if err != nil {
 		return fmt.Errorf("move target %s on: %w", s.Target, translate(err))
 	}

@@ -58,7 +58,7 @@ func (db *DB) PolicyStates(ctx context.Context) ([]fleet.PolicyState, error) {
 
 const policyQuery = `
 	SELECT policy, target, coalesce(sha256, ''), enforcement, halted_at IS NOT NULL, coalesce(reason, ''),
-		CASE WHEN allowance_until > clock_timestamp() THEN allowance ELSE 0 END, last_run_at
+		CASE WHEN allowance_until > clock_timestamp() THEN allowance ELSE 0 END, brake_from, last_run_at
 	FROM muster.policy`
 
 func policyState(ctx context.Context, q querier, policy, target, lock string) (fleet.PolicyState, error) {
@@ -72,9 +72,9 @@ func policyState(ctx context.Context, q querier, policy, target, lock string) (f
 
 func scanPolicy(row pgx.CollectableRow) (fleet.PolicyState, error) {
 	var s fleet.PolicyState
-	var run *time.Time
-	err := row.Scan(&s.Policy, &s.Target, &s.SHA256, &s.Enforcement, &s.Halted, &s.Reason, &s.Allowance, &run)
-	s.LastRunAt = utc(run)
+	var from, run *time.Time
+	err := row.Scan(&s.Policy, &s.Target, &s.SHA256, &s.Enforcement, &s.Halted, &s.Reason, &s.Allowance, &from, &run)
+	s.BrakeFrom, s.LastRunAt = utc(from), utc(run)
 	return s, err
 }
 
@@ -91,13 +91,17 @@ func (tx *Tx) NotePolicyRun(ctx context.Context, p fleet.PolicyState) error {
 	return nil
 }
 
-// Halt keeps a policy from acting on a target until Resume. It reports whether
-// that is news. What an operator had allowed is gone with it.
-func (tx *Tx) Halt(ctx context.Context, policy, target, reason string, now time.Time) (bool, error) {
+// haltedByBrake is the reason code of decisions that the brake halts.
+const haltedByBrake = "brake"
+
+// Halt keeps a policy from acting on a target until Resume: by is the reason
+// code of the decisions, reason says why in words. It reports whether that is
+// news. What an operator had allowed is gone with it.
+func (tx *Tx) Halt(ctx context.Context, policy, target, by, reason string, now time.Time) (bool, error) {
 	tag, err := tx.tx.Exec(ctx, `
 		UPDATE muster.policy
-		SET halted_at = $4, reason = $3, allowance = 0
-		WHERE policy = $1 AND target = $2 AND halted_at IS NULL`, policy, target, reason, now)
+		SET halted_at = $5, halted_by = $3, reason = $4, allowance = 0
+		WHERE policy = $1 AND target = $2 AND halted_at IS NULL`, policy, target, by, reason, now)
 	if err != nil {
 		return false, fmt.Errorf("halt policy %s on %s: %w", policy, target, translate(err))
 	}
@@ -111,12 +115,18 @@ const allowanceLasts = 24 * time.Hour
 // Resume reopens a halted policy, on one target or with an empty target on
 // all it is halted on, and allows so many acts beyond the caps, once and for a
 // day. It returns the targets it reopened.
+//
+// Whoever ends a halt of the brake has looked at what the walks recorded until
+// now showed; one that is under way may show more. Whoever ends another halt
+// was not told of what the brake minds.
 func (tx *Tx) Resume(ctx context.Context, policy, target, reason string, allow int) ([]string, error) {
 	rows, err := tx.tx.Query(ctx, `
 		UPDATE muster.policy
-		SET halted_at = NULL, reason = $3, allowance = $4, allowance_until = clock_timestamp() + $5::interval
+		SET halted_at = NULL, halted_by = NULL, reason = $3, allowance = $4, allowance_until = clock_timestamp() + $5::interval,
+			brake_from = CASE WHEN halted_by = $6
+				THEN (SELECT t.last_walk_at FROM muster.target t WHERE t.name = policy.target) ELSE brake_from END
 		WHERE policy = $1 AND ($2 = '' OR target = $2) AND halted_at IS NOT NULL
-		RETURNING target`, policy, target, reason, allow, allowanceLasts)
+		RETURNING target`, policy, target, reason, allow, allowanceLasts, haltedByBrake)
 	if err == nil {
 		var targets []string
 		if targets, err = pgx.CollectRows(rows, pgx.RowTo[string]); err == nil {
@@ -178,8 +188,9 @@ func (tx *Tx) SaveGraceMarks(ctx context.Context, policy, target, sha string, si
 		ids, times = append(ids, id), append(times, at)
 	}
 	_, err := tx.tx.Exec(ctx, `
-		DELETE FROM muster.grace_mark
-		WHERE policy = $1 AND target = $2 AND (sha256 <> $3 OR runner_id <> ALL($4))`, policy, target, sha, ids)
+		DELETE FROM muster.grace_mark m
+		WHERE policy = $1 AND target = $2
+			AND (sha256 <> $3 OR NOT EXISTS (SELECT FROM unnest($4::bigint[]) AS marks (id) WHERE marks.id = m.runner_id))`, policy, target, sha, ids)
 	if err == nil {
 		_, err = tx.tx.Exec(ctx, `
 			INSERT INTO muster.grace_mark AS m (policy, target, runner_id, sha256, since)

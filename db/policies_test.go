@@ -43,7 +43,7 @@ func TestHaltAndResume(t *testing.T) {
 		var news bool
 		w.tx(func(tx *db.Tx) error {
 			var err error
-			news, err = tx.Halt(w.ctx, "reap", "acme", "too many", t0)
+			news, err = tx.Halt(w.ctx, "reap", "acme", "over_max", "too many", t0)
 			return err
 		})
 		return news

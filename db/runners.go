@@ -13,57 +13,86 @@ import (
 // observedColumns add up what a runner's row and its target's clock say.
 const observedColumns = `
 	r.target, r.runner_id, r.name, r.os, r.status, r.busy, r.labels, r.runner_group, r.ephemeral, r.version,
-	coalesce(r.host, ''), r.first_seen_at,
+	coalesce(r.host, ''), coalesce(r.pool, ''), r.first_seen_at,
 	CASE WHEN r.removed_at IS NULL AND r.missing_since IS NULL
 		THEN greatest(r.seen_at, t.last_complete_sync_at) ELSE r.seen_at END,
 	r.status_since, r.offline_since,
-	CASE WHEN r.status = 'online' AND r.missing_since IS NULL
-		THEN greatest(r.seen_at, t.last_complete_sync_at) ELSE r.last_online_at END,
-	CASE WHEN r.busy AND r.missing_since IS NULL
-		THEN greatest(r.seen_at, t.last_complete_sync_at) ELSE r.last_busy_at END,
+	CASE WHEN r.status <> 'online' THEN r.last_online_at
+		WHEN r.removed_at IS NULL AND r.missing_since IS NULL THEN greatest(r.seen_at, t.last_complete_sync_at)
+		ELSE r.seen_at END,
+	CASE WHEN NOT r.busy THEN r.last_busy_at
+		WHEN r.removed_at IS NULL AND r.missing_since IS NULL THEN greatest(r.seen_at, t.last_complete_sync_at)
+		ELSE r.seen_at END,
 	r.removed_at, coalesce(r.removal_cause, ''), r.missing_since,
 	coalesce(CASE WHEN r.removed_at IS NULL THEN t.observed_us - r.offline_from_us END, 0),
 	coalesce(t.complete_syncs - r.offline_from_sync + 1, 0),
 	coalesce(extract(epoch FROM t.last_complete_sync_at - r.offline_from_at), 0)::double precision,
-	spared.at`
+	spared.at,
+	coalesce(CASE WHEN named.began_at > open.began_at THEN named.workflow_job_id ELSE open.workflow_job_id END, named.workflow_job_id, 0),
+	greatest(open.began_at, named.began_at), done.at,
+	coalesce(says.host, ''), coalesce(says.several, false), says.seen_at, coalesce(says.stopped, false), says.busy_at, says.idle_at, tokens.at,
+	hold.reason, hold.by, hold.at, hold.until`
 
-// observedFrom joins what observedColumns need. Only sparings since the newest
-// complete sync tell more than that sync does.
-const observedFrom = `
+// observedFrom joins what observedColumns need, and observedOne for the runner $2
+// of the target $1 alone. Only sparings since the newest complete sync tell more
+// than that sync does, but for those of drains, which tell for some time that a
+// host does not let its runner go.
+var (
+	observedFrom = observedBase + witnesses("")
+	observedOne  = observedBase + witnesses(` AND j.runner_name = (
+			SELECT name FROM muster.runner WHERE target = $1 AND runner_id = $2)`)
+)
+
+const observedBase = `
 	FROM muster.runner r
 	JOIN muster.target t ON t.name = r.target
 	LEFT JOIN (
 		SELECT a.target, a.runner_id, max(a.settled_at) AS at
 		FROM muster.action a
 		JOIN muster.target n ON n.name = a.target
-		WHERE a.state = 'spared' AND a.settled_at > n.last_complete_sync_at
+		WHERE a.state = 'spared' AND a.settled_at > n.last_complete_sync_at - interval '1 day'
 		GROUP BY a.target, a.runner_id
-	) spared ON spared.target = r.target AND spared.runner_id = r.runner_id`
+	) spared ON spared.target = r.target AND spared.runner_id = r.runner_id
+	LEFT JOIN muster.hold hold ON hold.target = r.target AND hold.runner_id = r.runner_id`
 
 func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	var o fleet.Observed
 	var offline, online, busy, removed, missing, spared *time.Time
+	var began, done, seen, atWork, idle, token, held, until *time.Time
+	var reason, by *string
 	var us int64
 	var span float64
 	err := row.Scan(&o.Target, &o.ID, &o.Name, &o.OS, &o.Status, &o.Busy, &o.Labels, &o.Group, &o.Ephemeral, &o.Version,
-		&o.Host, &o.FirstSeenAt, &o.LastSeenAt, &o.StatusSince, &offline, &online, &busy,
-		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span, &spared)
+		&o.Host, &o.Pool, &o.FirstSeenAt, &o.LastSeenAt, &o.StatusSince, &offline, &online, &busy,
+		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span, &spared,
+		&o.Work.OpenJob, &began, &done, &o.HostSays.Name, &o.HostSays.Several, &seen, &o.HostSays.Stopped, &atWork, &idle, &token,
+		&reason, &by, &held, &until)
 	if err != nil {
 		return o, err
 	}
 	o.FirstSeenAt, o.LastSeenAt, o.StatusSince = o.FirstSeenAt.UTC(), o.LastSeenAt.UTC(), o.StatusSince.UTC()
 	o.OfflineSince, o.LastOnlineAt, o.LastBusyAt = utc(offline), utc(online), utc(busy)
 	o.RemovedAt, o.MissingSince, o.SparedAt = utc(removed), utc(missing), utc(spared)
+	o.Work.OpenSince, o.Work.LastDoneAt = utc(began), utc(done)
+	o.HostSays.SeenAt, o.HostSays.TokenAt = utc(seen), utc(token)
+	o.HostSays.BusyAt, o.HostSays.IdleAt = utc(atWork), utc(idle)
+	o.Hold = fleet.Hold{Reason: text(reason), By: text(by), At: utc(held), Until: utc(until)}
 	o.OfflineFor = time.Duration(us) * time.Microsecond
 	o.OfflineSpan = time.Duration(span * float64(time.Second))
 	return o, nil
 }
 
 func observed(ctx context.Context, q querier, target string, id int64) ([]fleet.Observed, error) {
+	// Two statements: for one runner, no witness is gathered for all.
+	from, which := observedFrom, `
+		WHERE r.target = $1 AND r.removed_at IS NULL AND $2 = 0
+		ORDER BY r.runner_id`
+	if id != 0 {
+		from, which = observedOne, `
+		WHERE r.target = $1 AND r.runner_id = $2`
+	}
 	rows, err := q.Query(ctx, `
-		SELECT`+observedColumns+observedFrom+`
-		WHERE r.target = $1 AND ($2 = 0 OR r.runner_id = $2) AND ($2 <> 0 OR r.removed_at IS NULL)
-		ORDER BY r.runner_id`, target, id)
+		SELECT`+observedColumns+from+which, target, id)
 	if err == nil {
 		var all []fleet.Observed
 		if all, err = pgx.CollectRows(rows, scanObserved); err == nil {
@@ -81,6 +110,33 @@ func (db *DB) LiveRunners(ctx context.Context, target string) ([]fleet.Observed,
 // LiveRunners is DB.LiveRunners within the transaction.
 func (tx *Tx) LiveRunners(ctx context.Context, target string) ([]fleet.Observed, error) {
 	return observed(ctx, tx.tx, target, 0)
+}
+
+// FleetState tells one reading of a target's live runners from a later one
+// that would show others.
+type FleetState struct{ WalkedAt, RemovedAt time.Time }
+
+// FleetState reads when a sync of the target was last recorded, and when one of
+// its runners was last removed.
+func (tx *Tx) FleetState(ctx context.Context, target string) (FleetState, error) {
+	return fleetState(ctx, tx.tx, target)
+}
+
+// FleetState is Tx.FleetState outside a transaction.
+func (db *DB) FleetState(ctx context.Context, target string) (FleetState, error) {
+	return fleetState(ctx, db.pool, target)
+}
+
+func fleetState(ctx context.Context, q querier, target string) (FleetState, error) {
+	var walked, removed *time.Time
+	err := q.QueryRow(ctx, `
+		SELECT t.last_walk_at, (SELECT max(r.removed_at) FROM muster.runner r WHERE r.target = t.name)
+		FROM muster.target t
+		WHERE t.name = $1`, target).Scan(&walked, &removed)
+	if err != nil {
+		return FleetState{}, fmt.Errorf("read the state of the fleet of %s: %w", target, translate(err))
+	}
+	return FleetState{WalkedAt: utc(walked), RemovedAt: utc(removed)}, nil
 }
 
 // Runner reads one runner, removed or not; fleet.ErrNotFound where muster
@@ -102,6 +158,35 @@ func one(found []fleet.Observed, err error) (fleet.Observed, error) {
 		return fleet.Observed{}, err
 	}
 	return found[0], nil
+}
+
+// Neighbours counts the other live runners of the target around one, as
+// package policies counts them among all.
+func (tx *Tx) Neighbours(ctx context.Context, r fleet.Observed) (fleet.Neighbours, error) {
+	return neighbours(ctx, tx.tx, r)
+}
+
+// Neighbours is Tx.Neighbours outside a transaction.
+func (db *DB) Neighbours(ctx context.Context, r fleet.Observed) (fleet.Neighbours, error) {
+	return neighbours(ctx, db.pool, r)
+}
+
+func neighbours(ctx context.Context, q querier, r fleet.Observed) (fleet.Neighbours, error) {
+	labels := r.Labels
+	if labels == nil {
+		labels = []string{}
+	}
+	var n fleet.Neighbours
+	err := q.QueryRow(ctx, `
+		SELECT count(*) FILTER (WHERE status = 'online' AND labels = $3),
+			count(*) FILTER (WHERE host = nullif($4, '') AND first_seen_at > $5)
+		FROM muster.runner
+		WHERE target = $1 AND runner_id <> $2 AND removed_at IS NULL AND missing_since IS NULL`,
+		r.Target, r.ID, labels, r.Host, r.LastThereAt()).Scan(&n.Alike, &n.Newer)
+	if err != nil {
+		return n, fmt.Errorf("count runners around %s/%d: %w", r.Target, r.ID, translate(err))
+	}
+	return n, nil
 }
 
 // LockRunner keeps others from settling what they do to a runner, or from

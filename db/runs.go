@@ -225,12 +225,13 @@ func (r Runs) FanOut(ctx context.Context, run fleet.Run, names []string) error {
 		return fmt.Errorf("split run %q: %w", run.Trigger.ID, err)
 	}
 	err = r.DB.InTx(ctx, func(tx *Tx) error {
-		for _, name := range names {
-			part := run.Trigger
-			part.ID, part.Name, part.Parent = uuid.NewSHA1(whole, []byte(name)).String(), name, run.Trigger.ID
-			if err := tx.QueueTrigger(ctx, part); err != nil {
-				return err
-			}
+		parts := make([]fleet.Trigger, len(names))
+		for i, name := range names {
+			parts[i] = run.Trigger
+			parts[i].ID, parts[i].Name, parts[i].Parent = uuid.NewSHA1(whole, []byte(name)).String(), name, run.Trigger.ID
+		}
+		if err := tx.Queue(ctx, parts...); err != nil {
+			return err
 		}
 		return tx.finish(ctx, run)
 	})
@@ -238,94 +239,6 @@ func (r Runs) FanOut(ctx context.Context, run fleet.Run, names []string) error {
 		return fmt.Errorf("split run %s: %w", run.Trigger.ID, err)
 	}
 	return nil
-}
-
-// QueueTrigger makes a trigger true and has it published, once per id.
-func (tx *Tx) QueueTrigger(ctx context.Context, t fleet.Trigger) error {
-	parent, err := parseOptional(t.Parent)
-	if err != nil {
-		return fmt.Errorf("queue trigger %s: parent %q: %w", t.Subject(), t.Parent, err)
-	}
-	tag, err := tx.tx.Exec(ctx, `
-		INSERT INTO muster.run (trigger_id, job, name, source, parent, reason, state, queued_at)
-		VALUES ($1, $2, $3, $4, $5, $6, 'queued', clock_timestamp())
-		ON CONFLICT (trigger_id) DO NOTHING`,
-		t.ID, string(t.Job), t.Name, string(t.Source), parent, t.Reason)
-	if err != nil {
-		return fmt.Errorf("queue trigger %s: %w", t.Subject(), translate(err))
-	}
-	if tag.RowsAffected() == 0 {
-		return nil
-	}
-	return tx.Enqueue(ctx, t.Outgoing())
-}
-
-// QueueOnce is QueueTrigger unless a run of that job and name is queued since
-// less than a minute: nobody begins it before this transaction has ended, so
-// that it sees what the transaction wrote.
-func (tx *Tx) QueueOnce(ctx context.Context, t fleet.Trigger) error {
-	var waits bool
-	err := tx.tx.QueryRow(ctx, `
-		SELECT true
-		FROM muster.run
-		WHERE job = $1 AND name = $2 AND state = 'queued' AND queued_at > clock_timestamp() - $3::interval
-		LIMIT 1
-		FOR UPDATE`, string(t.Job), t.Name, requeueAfter).Scan(&waits)
-	switch err = translate(err); {
-	case isNotFound(err):
-		return tx.QueueTrigger(ctx, t)
-	case err != nil:
-		return fmt.Errorf("look for a queued run of %s: %w", t.Subject(), err)
-	}
-	return nil
-}
-
-const (
-	// requeueAfter is how long a queued run waits for somebody to begin it
-	// until its message may be lost.
-	requeueAfter = time.Minute
-	// requeueBatch is how many go at once: what is left waits for the next look.
-	requeueBatch = 1000
-)
-
-// Requeue has the triggers of runs published again that are queued for longer
-// than a minute and not in the outbox any more: their message may have gone
-// with a server's files. Where it has not, the repeat does no harm, and the
-// stream drops it within ten minutes. It returns how many there were.
-func (r Runs) Requeue(ctx context.Context) (int, error) {
-	n := 0
-	err := r.DB.InTx(ctx, func(tx *Tx) error {
-		rows, err := tx.tx.Query(ctx, `
-			UPDATE muster.run r
-			SET requeued_at = clock_timestamp()
-			FROM (
-				SELECT trigger_id
-				FROM muster.run q
-				WHERE state = 'queued' AND coalesce(requeued_at, queued_at) < clock_timestamp() - $1::interval
-					AND NOT EXISTS (SELECT FROM muster.outbox o WHERE o.id = q.trigger_id)
-				LIMIT $2
-				FOR UPDATE SKIP LOCKED
-			) lost
-			WHERE r.trigger_id = lost.trigger_id
-			RETURNING r.trigger_id::text, r.job, r.name`, requeueAfter, requeueBatch)
-		if err != nil {
-			return err
-		}
-		messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.OutboxMessage, error) {
-			var t fleet.Trigger
-			err := row.Scan(&t.ID, &t.Job, &t.Name)
-			return t.Outgoing(), err
-		})
-		if err != nil {
-			return err
-		}
-		n = len(messages)
-		return tx.Enqueue(ctx, messages...)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("publish queued triggers again: %w", err)
-	}
-	return n, nil
 }
 
 // ActorOf is who is behind a trigger, for the audit trail. Of a trigger of the

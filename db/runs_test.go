@@ -1,6 +1,7 @@
 package db_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -119,7 +120,7 @@ func TestRunIsKnownByAllOfItsTrigger(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	tr := trigger()
-	w.tx(func(tx *db.Tx) error { return tx.QueueTrigger(w.ctx, tr) })
+	w.tx(func(tx *db.Tx) error { return tx.Queue(w.ctx, tr) })
 	for _, tt := range []struct {
 		id   string
 		job  fleet.Job
@@ -274,7 +275,7 @@ func TestQueuedRunWhoseMessageIsLostIsPublishedAgain(t *testing.T) {
 	runs := db.Runs{DB: w.db}
 	lost, young, waiting, begun := trigger(), trigger(), trigger(), trigger()
 	for _, tr := range []fleet.Trigger{lost, young, waiting, begun} {
-		w.tx(func(tx *db.Tx) error { return tx.QueueTrigger(w.ctx, tr) })
+		w.tx(func(tx *db.Tx) error { return tx.Queue(w.ctx, tr) })
 	}
 	w.exec(`DELETE FROM muster.outbox WHERE id <> $1`, waiting.ID)
 	w.exec(`UPDATE muster.run SET queued_at = queued_at - interval '61 s' WHERE trigger_id <> $1`, young.ID)
@@ -365,4 +366,60 @@ func TestActorOf(t *testing.T) {
 			t.Errorf("ActorOf(%s) = %+v, want %+v", tt.source, got, tt.want)
 		}
 	}
+}
+
+// What stands in the record when a run is taken along was written before it
+// was, by whoever leaned on that run.
+func TestQueuedRunsAreTakenAlong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	scale := func(name string) fleet.Trigger {
+		return fleet.Trigger{ID: uuid.NewString(), Job: fleet.JobScale, Name: name, Source: fleet.SourceSync, Parent: uuid.NewString(), Reason: "r"}
+	}
+	a, b, c, other := scale("a"), scale("b"), scale("c"), scale("elsewhere")
+	again := scale("a")
+	w.tx(func(tx *db.Tx) error { return tx.QueueOnce(w.ctx, a, b, c, other) })
+	w.tx(func(tx *db.Tx) error { return tx.Queue(w.ctx, again, a) }) // of which one is known
+	w.want("5 5", `SELECT concat_ws(' ', (SELECT count(*) FROM muster.run), (SELECT count(*) FROM muster.outbox))`)
+	w.started(c, time.Minute, 1)
+
+	leaning, begun := make(chan struct{}), make(chan struct{})
+	leaned := make(chan error, 1)
+	go func() {
+		leaned <- w.db.InTx(context.WithoutCancel(w.ctx), func(tx *db.Tx) error {
+			if err := tx.QueueOnce(w.ctx, scale("b")); err != nil {
+				return err
+			}
+			close(leaning)
+			<-begun
+			return nil
+		})
+	}()
+	<-leaning
+	w.tx(func(tx *db.Tx) error {
+		defer close(begun)
+		taken, err := tx.TakeQueued(w.ctx, fleet.JobScale, []string{"a", "b", "c"})
+		if err != nil {
+			return err
+		}
+		if diff := cmp.Diff([]fleet.Trigger{a, again}, taken); diff != "" {
+			t.Errorf("TakeQueued (-want +got):\n%s", diff)
+		}
+		// Nobody waits for whoever has taken a run: another is queued.
+		return w.db.InTx(w.ctx, func(second *db.Tx) error {
+			if err := second.QueueOnce(w.ctx, scale("a")); err != nil {
+				return err
+			}
+			return tx.FinishTaken(w.ctx, map[string]fleet.Counts{a.ID: {"desired": 3}, again.ID: nil})
+		})
+	})
+	if err := <-leaned; err != nil {
+		t.Fatal(err)
+	}
+	w.want("a done 1 3, a done 1 , a queued 0 , b queued 0 , c running 1 , elsewhere queued 0 ", `
+		SELECT string_agg(format('%s %s %s %s', name, state, attempt, counts->>'desired'), ', ' ORDER BY name, state, counts->>'desired') FROM muster.run`)
+	if got := w.begin(a, time.Minute); got.Disposition != fleet.DispositionFinished {
+		t.Errorf("a run that was taken along begins: %v", got.Disposition)
+	}
+	w.want("0", `SELECT count(*) FROM muster.run WHERE state = 'done' AND (started_at IS NULL OR finished_at IS NULL OR started_at < queued_at)`)
 }

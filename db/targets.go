@@ -19,6 +19,11 @@ type TargetClock struct {
 	LastCompleteSyncAt time.Time
 	LastWalkAt         time.Time
 	CredentialFault    string
+	Capabilities       fleet.Capabilities // of its server
+	// Proven identifies the listing of the newest complete sync where it showed
+	// exactly the runners that are registered, and none of them has been removed
+	// since; zero otherwise.
+	Proven fleet.Digest
 }
 
 // EnsureTarget registers a target at its first use, with an audit event, and
@@ -83,15 +88,24 @@ func (tx *Tx) LockTarget(ctx context.Context, target string) (TargetClock, error
 	var c TargetClock
 	var complete, walk *time.Time
 	var fault *string
+	var proven []byte
+	var can capabilities
 	err := tx.tx.QueryRow(ctx, `
-		SELECT observed_us, complete_syncs, last_complete_sync_at, last_walk_at, credential_fault
-		FROM muster.target
-		WHERE name = $1
-		FOR UPDATE`, target).Scan(&c.ObservedUS, &c.CompleteSyncs, &complete, &walk, &fault)
+		SELECT t.observed_us, t.complete_syncs, t.last_complete_sync_at, t.last_walk_at, t.credential_fault, t.capabilities,
+			CASE WHEN ( -- the newest one, from the end of its index: whether there is one would be sought in the whole table
+				SELECT max(r.removed_at)
+				FROM muster.runner r
+				WHERE r.target = t.name
+			) > t.last_complete_sync_at THEN NULL ELSE t.proven_listing END
+		FROM muster.target t
+		WHERE t.name = $1
+		FOR UPDATE OF t`, target).Scan(&c.ObservedUS, &c.CompleteSyncs, &complete, &walk, &fault, &can, &proven)
 	if err != nil {
 		return TargetClock{}, fmt.Errorf("lock target %s: %w", target, translate(err))
 	}
 	c.LastCompleteSyncAt, c.LastWalkAt, c.CredentialFault = utc(complete), utc(walk), text(fault)
+	c.Capabilities = can.read()
+	copy(c.Proven[:], proven)
 	return c, nil
 }
 

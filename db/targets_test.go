@@ -217,7 +217,7 @@ func TestGauges(t *testing.T) {
 		if _, err := tx.LockPolicy(w.ctx, p); err != nil {
 			return err
 		}
-		if _, err := tx.Halt(w.ctx, "reap", "acme", "too many", t0); err != nil {
+		if _, err := tx.Halt(w.ctx, "reap", "acme", "over_max", "too many", t0); err != nil {
 			return err
 		}
 		return tx.Intend(w.ctx, action(1), time.Minute, false)
@@ -226,15 +226,22 @@ func TestGauges(t *testing.T) {
 	if err := (db.Runs{DB: w.db}).Reject(w.ctx, fleet.DeadLetter{Subject: "s", Error: "e"}); err != nil {
 		t.Fatal(err)
 	}
+	w.tx(func(tx *db.Tx) error {
+		if _, err := tx.LockPools(w.ctx, []fleet.Pool{linux, windows}); err != nil { // of which one was decided on
+			return err
+		}
+		return tx.SavePools(w.ctx, []db.PoolState{decided()})
+	})
+	w.exec(`INSERT INTO muster.finding (kind, target, subject, since, detail) VALUES ('unserved_job', 'acme', 'gpu', $1, '{}')`, t0)
 	all, err := w.db.Gauges(w.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]float64{}
 	for _, g := range all {
-		got[strings.TrimSpace(g.Name+" "+g.Target+" "+g.Policy)] = g.Value
+		got[strings.TrimSpace(g.Name+" "+g.Target+" "+g.Policy+g.Pool)] = g.Value
 	}
-	for _, moving := range []string{db.GaugeSyncAge + " acme", db.GaugeOutboxAge} {
+	for _, moving := range []string{db.GaugeSyncAge + " acme", db.GaugeOutboxAge, db.GaugePoolDecisionAge + " acme linux"} {
 		if got[moving] <= 0 {
 			t.Errorf("%s = %v", moving, got[moving])
 		}
@@ -242,6 +249,9 @@ func TestGauges(t *testing.T) {
 	}
 	want := map[string]float64{
 		"runners acme": 2, "runners_online acme": 1, "runners_busy acme": 1, "policy_halted acme reap": 1, "dead_letters": 1, "open_intents": 1,
+		"findings acme": 1, "pool_min acme linux": 1, "pool_max acme linux": 9, "pool_desired acme linux": 5, "pool_online acme linux": 1,
+		"pool_busy acme linux": 1, "pool_booting acme linux": 1, "pool_draining acme linux": 1, "pool_queued acme linux": 2,
+		"pool_in_progress acme linux": 1, "pool_leases_expired acme linux": 4,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Gauges (-want +got):\n%s", diff)

@@ -92,7 +92,7 @@ func (t Ticks) Fire(ctx context.Context, tick fleet.Tick, trigger fleet.Trigger,
 				return err
 			}
 		}
-		return tx.QueueTrigger(ctx, trigger)
+		return tx.Queue(ctx, trigger)
 	})
 	if err != nil {
 		return tick, false, fmt.Errorf("fire tick %s@%s: %w", tick.Schedule, tick.At.Format(time.RFC3339), err)

@@ -74,6 +74,12 @@ const (
 	AuditDeleteFailed   AuditCode = "RN104E"
 	AuditDeleteRefused  AuditCode = "RN105W"
 	AuditRunnerVanished AuditCode = "RN110I"
+	AuditRemovalCause   AuditCode = "RN111I"
+	AuditRunnerHeld     AuditCode = "RN120I"
+	AuditRunnerUnheld   AuditCode = "RN121I"
+	AuditHostDrained    AuditCode = "RN130I"
+	AuditHostReleased   AuditCode = "RN131I"
+	AuditHostKept       AuditCode = "RN132W"
 
 	AuditPolicyHalted  AuditCode = "PL220W"
 	AuditPolicyResumed AuditCode = "PL221I"
@@ -90,6 +96,9 @@ const (
 	AuditCredentialAccepted AuditCode = "TG301I"
 	AuditTargetNew          AuditCode = "TG302I"
 
+	AuditConfigRefused AuditCode = "CF700E"
+	AuditConfigLoaded  AuditCode = "CF701I"
+
 	AuditTickMissed AuditCode = "CR401W"
 
 	AuditTriggerDead    AuditCode = "TR500E"
@@ -97,6 +106,10 @@ const (
 	AuditTriggerDropped AuditCode = "TR502I"
 
 	AuditHousekept AuditCode = "HK600I"
+
+	AuditScaleUp       AuditCode = "SC800I"
+	AuditScaleDown     AuditCode = "SC801I"
+	AuditLeasesExpired AuditCode = "SC802W"
 )
 
 // AuditKind is what a code stands for.
@@ -119,9 +132,15 @@ var AuditKinds = []AuditKind{
 	{AuditDeleteSpared, "runner.delete", OutcomeSpared, []string{"target", "runner_id", "policy", "reason", "details.action_id"}, "the last look spoke against the deletion"},
 	{AuditDeleteFailed, "runner.delete", OutcomeFailed, []string{"target", "runner_id", "policy", "reason", "details.action_id"}, "the deletion was tried and failed"},
 	{AuditDeleteRefused, "runner.delete", OutcomeDenied, []string{"target", "policy", "reason"}, "an operator's deletion was refused by a guard"},
-	{AuditRunnerVanished, "runner.vanish", OutcomeNoted, []string{"target", "runner_id", "reason"}, "a runner that muster did not remove is no longer registered"},
+	{AuditRunnerVanished, "runner.vanish", OutcomeNoted, []string{"target", "runner_id", "reason"}, "a runner that muster did not remove is no longer registered; details.removal_cause says why, as far as it is known"},
+	{AuditRemovalCause, "runner.cause", OutcomeNoted, []string{"target", "runner_id", "reason", "details.removal_cause"}, "why a runner is gone became known after it had been found gone"},
+	{AuditRunnerHeld, "runner.hold", OutcomeNoted, []string{"target", "runner_id", "runner_name", "reason"}, "an operator wants a runner kept, until details.until or until it is lifted"},
+	{AuditRunnerUnheld, "runner.unhold", OutcomeNoted, []string{"target", "runner_id", "runner_name", "reason"}, "an operator lifted the hold on a runner"},
+	{AuditHostDrained, "host.drain", OutcomeDone, []string{"target", "runner_id", "runner_name", "host", "policy", "details.action_id", "details.decision_id"}, "a host said that no workflow job is on its runner, and lets it take none"},
+	{AuditHostReleased, "host.release", OutcomeDone, []string{"target", "runner_id", "runner_name", "host", "policy", "details.action_id", "details.decision_id"}, "a host whose runner is gone is told that it is not needed any more"},
+	{AuditHostKept, "host.release", OutcomeSpared, []string{"target", "runner_id", "runner_name", "host", "policy", "reason", "details.action_id", "details.decision_id"}, "a host whose runner is gone is not released, since it may be at work"},
 
-	{AuditPolicyHalted, "policy.halt", OutcomeNoted, []string{"target", "policy", "reason"}, "a policy ran into its limit and acts on nobody until it is resumed"},
+	{AuditPolicyHalted, "policy.halt", OutcomeNoted, []string{"target", "policy", "reason"}, "a policy ran into its limit or its target's brake (details.halted_by is over_max or brake), and acts on nobody until it is resumed"},
 	{AuditPolicyResumed, "policy.resume", OutcomeNoted, []string{"target", "policy", "reason"}, "an operator reopened a halted policy"},
 
 	{AuditTokenIntended, "token.issue", OutcomeIntended, []string{"target", "host", "details.request_id", "details.kind"}, "a token was granted and is about to be fetched"},
@@ -136,6 +155,9 @@ var AuditKinds = []AuditKind{
 	{AuditCredentialAccepted, "target.credential", OutcomeNoted, []string{"target"}, "GitHub accepts the credential of a target again"},
 	{AuditTargetNew, "target.new", OutcomeNoted, []string{"target", "details.scope", "details.api_url"}, "a target was used for the first time: its scope and address are fixed now"},
 
+	{AuditConfigRefused, "config.load", OutcomeDenied, []string{"reason"}, "a changed configuration or policy was refused: the one before goes on"},
+	{AuditConfigLoaded, "config.load", OutcomeDone, nil, "a changed configuration came into force, with the policies in details.policies"},
+
 	{AuditTickMissed, "tick.miss", OutcomeNoted, []string{"reason", "details.schedule", "details.tick_at"}, "a due moment passed its deadline with nobody there"},
 
 	{AuditTriggerDead, "trigger.die", OutcomeFailed, []string{"reason", "details.subject"}, "a trigger failed for good"},
@@ -143,6 +165,10 @@ var AuditKinds = []AuditKind{
 	{AuditTriggerDropped, "trigger.drop", OutcomeNoted, []string{"reason", "details.dead_letter_id"}, "an operator gave a dead trigger up"},
 
 	{AuditHousekept, "housekeep", OutcomeDone, []string{"details.before"}, "records older than retain_days were deleted"},
+
+	{AuditScaleUp, "scale.up", OutcomeDone, []string{"target", "reason", "details.pool", "details.change"}, "so many hosts more were asked for"},
+	{AuditScaleDown, "scale.down", OutcomeNoted, []string{"target", "reason", "details.pool", "details.change"}, "a pool has so many hosts too many"},
+	{AuditLeasesExpired, "lease.expire", OutcomeNoted, []string{"target", "reason", "details.pool", "details.leases"}, "hosts that were asked for were not online by their deadline"},
 }
 
 var auditKinds = func() map[AuditCode]AuditKind {

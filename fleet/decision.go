@@ -28,6 +28,10 @@ type ActionKind string
 const (
 	ActionDeleteRunner ActionKind = "delete_runner"
 	ActionReport       ActionKind = "report"
+	// A drain comes before a deletion, and a release after it: a policy has
+	// them beside delete_runner.
+	ActionDrainHost   ActionKind = "drain_host"
+	ActionReleaseHost ActionKind = "release_host"
 )
 
 // Evidence is what a decision rests on: numbers, times and texts by a stable
@@ -77,6 +81,12 @@ type Action struct {
 	HTTPStatus int    // of the deciding answer; 0 where none came
 	IntendedAt time.Time
 	SettledAt  time.Time
+
+	// Host is who has to say first that no workflow job runs there; empty:
+	// nobody has to be asked. DrainedAt is when it said so; zero: it has not.
+	Host      string
+	DrainedAt time.Time
+	Release   bool // tell the host that it is not needed any more, once the runner is gone
 }
 
 // PolicyState is whether a policy may act on a target.
@@ -91,5 +101,9 @@ type PolicyState struct {
 	// what is left of what an operator gave with policy resume --allow, for a
 	// day.
 	Allowance int
+	// BrakeFrom is when the newest walk began that an operator had looked at
+	// on ending a halt of the brake: what it showed trips no brake again.
+	// Zero: none was.
+	BrakeFrom time.Time
 	LastRunAt time.Time
 }

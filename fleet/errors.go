@@ -11,7 +11,8 @@ var (
 	// ErrBusy says that GitHub refused to delete a runner because it is
 	// running a workflow job.
 	ErrBusy = errors.New("runner is busy")
-	// ErrRateLimited says that GitHub asked for a pause.
+	// ErrRateLimited says that GitHub asked for a pause, or that its limits on
+	// the credential leave no room for the request now.
 	ErrRateLimited = errors.New("rate limited")
 	// ErrUnauthorized says that the credential was not accepted (401).
 	ErrUnauthorized = errors.New("credential not accepted")

@@ -12,9 +12,12 @@ const (
 
 // Runner is a registration as GitHub showed it at one moment.
 type Runner struct {
-	ID     int64
-	Name   string
-	OS     string // free-form: "linux", "Linux", "Ubuntu 22.04.5 LTS", "unknown"
+	ID   int64
+	Name string
+	// OS is linux, windows or macos, whatever the server calls them, unknown
+	// for a runner that has never connected, else the server's word in lower
+	// case.
+	OS     string
 	Status Status
 	// Busy is true too where GitHub left the field out: unknown is never a
 	// licence to delete.
@@ -31,6 +34,7 @@ type Observed struct {
 	Runner
 	Target       string
 	Host         string // that asked for the token it was registered with, where known
+	Pool         string // that asked for its host; empty: none, or not known
 	FirstSeenAt  time.Time
 	LastSeenAt   time.Time
 	StatusSince  time.Time
@@ -48,21 +52,64 @@ type Observed struct {
 	// OfflineSpan is the time from the first of them to the last.
 	OfflineListings int
 	OfflineSpan     time.Duration
-	// SparedAt is when a last look before a deletion last spoke against it.
+	// SparedAt is when a last look before a deletion, or its host, last spoke
+	// against it; zero: not within a day before the newest complete sync.
 	SparedAt time.Time
 	// MissingSince is when a complete listing first lacked the runner, without
 	// a proof that it is gone.
 	MissingSince time.Time
+
+	Work     Work       // what workflow jobs say of it
+	HostSays HostReport // what its host says of it
+	Hold     Hold
 }
 
-// RemovalCause says why a runner is no longer registered.
-type RemovalCause string
+// Booting reports whether the runner was registered with a token of muster's a
+// moment ago, and may not have had the time to connect.
+func (o *Observed) Booting(now time.Time) bool {
+	return o.Host != "" && !o.HostSays.TokenAt.IsZero() && o.LastOnlineAt.IsZero() && now.Sub(o.FirstSeenAt) < BootTime
+}
 
-const (
-	CausePolicy   RemovalCause = "policy"
-	CauseOperator RemovalCause = "operator"
-	CauseUnknown  RemovalCause = "unknown"
-)
+// Machine is the host that the runner is on; empty where that is not known, or
+// where what is known does not agree.
+func (o *Observed) Machine() string {
+	switch {
+	case o.HostSays.Several, o.Host != "" && o.HostSays.Name != "" && o.Host != o.HostSays.Name:
+		return ""
+	case o.Host != "":
+		return o.Host
+	}
+	return o.HostSays.Name
+}
+
+// IdleSince is when the runner was last known to work; zero: that is not known,
+// or it works now. Its workflow jobs may all have run between two looks, so one
+// that was never seen busy may not have been idle.
+func (o *Observed) IdleSince(now time.Time) time.Time {
+	if o.Busy || o.Work.Open(now) {
+		return time.Time{}
+	}
+	if o.Work.LastDoneAt.After(o.LastBusyAt) {
+		return o.Work.LastDoneAt
+	}
+	return o.LastBusyAt
+}
+
+// LastThereAt is when the runner was last seen online, or first seen at all
+// where it never was.
+func (o *Observed) LastThereAt() time.Time {
+	if o.LastOnlineAt.IsZero() {
+		return o.FirstSeenAt
+	}
+	return o.LastOnlineAt
+}
+
+// Neighbours counts the other live runners of the target around one runner.
+// Those that the newest complete listing lacks do not count.
+type Neighbours struct {
+	Alike int // online, with the very same labels
+	Newer int // registered by the same host since this one was last there; 0 where the host is not known
+}
 
 // Change is one kind of transition in a runner's history.
 type Change string

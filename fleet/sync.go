@@ -32,6 +32,8 @@ type Sync struct {
 	Suspect    Suspect
 	Pages      int
 	APICalls   int
+	// NotModified is how many of them were answered 304.
+	NotModified int
 	// APIRemaining is how many requests GitHub leaves in the current window;
 	// negative: it does not say.
 	APIRemaining int

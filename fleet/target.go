@@ -96,6 +96,7 @@ type Target struct {
 	// MaxObservationGap is the longest interval between two complete syncs
 	// that still counts as observed time. Zero means nothing ever counts.
 	MaxObservationGap time.Duration
+	Brake             Brake
 }
 
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)

@@ -8,11 +8,12 @@ type Job string
 const (
 	JobSync      Job = "sync"
 	JobEnforce   Job = "enforce"
+	JobScale     Job = "scale"
 	JobHousekeep Job = "housekeep"
 )
 
 // Jobs are all kinds of work there are.
-var Jobs = []Job{JobSync, JobEnforce, JobHousekeep}
+var Jobs = []Job{JobSync, JobEnforce, JobScale, JobHousekeep}
 
 // Named reports whether the job works on one name at a time, so that a
 // trigger for All stands for one trigger per name. Housekeeping has no names:
@@ -26,7 +27,7 @@ const (
 	SourceCron Source = "cron"
 	SourceNATS Source = "nats"
 	SourceCLI  Source = "cli"
-	SourceSync Source = "sync" // a complete sync asks for enforcement
+	SourceSync Source = "sync" // what was learnt of GitHub asks for it: a complete sync, or an event
 )
 
 // Trigger is the message that makes a job run. It says "look at this again",
@@ -34,7 +35,7 @@ const (
 type Trigger struct {
 	ID     string // UUID; the key of the run
 	Job    Job
-	Name   string // a target, or All
+	Name   string // a target, of JobScale a pool; or All
 	Source Source
 	Parent string // id of the trigger that named All, where this is one of its parts
 	Reason string // free text of whoever published it

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
 )
 
@@ -16,7 +17,7 @@ func BenchmarkRunners(b *testing.B) {
 			gh := client(b, url, func(c *github.Config) { c.Concurrency = parallel })
 			b.ReportAllocs()
 			for b.Loop() {
-				if l, err := gh.Runners(b.Context(), org); err != nil || len(l.Runners) != 10_000 || !l.Complete {
+				if l, err := gh.Runners(b.Context(), org, fleet.KeptListing{}); err != nil || len(l.Runners) != 10_000 || !l.Complete {
 					b.Fatal(len(l.Runners), l.Incomplete, err)
 				}
 			}

@@ -22,6 +22,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	gh "github.com/google/go-github/v45/github"
@@ -41,6 +43,10 @@ type Config struct {
 	APIURL string
 	// Token is asked before every request, so that a rotated file is seen.
 	Token func(context.Context) (fleet.Secret, error)
+	// Refused is told that GitHub answered 401 to a credential, and reports
+	// whether Token may have another one now: the request is then sent once
+	// more with it. It is called from many goroutines at once. Nil: never.
+	Refused func(fleet.Secret) bool
 	// UserAgent names the program; GitHub refuses requests without one.
 	UserAgent string
 	// Concurrency is how many pages of one listing are in flight after the
@@ -51,27 +57,52 @@ type Config struct {
 	// Observe hears of every request that was sent. It is called from many
 	// goroutines at once. Nil: nobody listens.
 	Observe func(Call)
+
+	// Waited hears of every request that had to wait for its turn. It is called
+	// from many goroutines at once. Nil: nobody listens.
+	Waited func(Wait)
+	// OnPause hears of every pause that GitHub asks this client for: until when,
+	// by the clock of Now, and in which words. It holds up the request that met
+	// it, so it has to be quick, and is called from many goroutines at once. Nil:
+	// nobody listens.
+	OnPause func(until time.Time, reason string)
+	// Unpaced sends requests as they come, for measurements. Pauses that GitHub
+	// asks for are kept all the same.
+	Unpaced bool
+	// Now and Sleep are the time that turns are given by, for tests that do not
+	// live in real time. Sleep returns the context's error where that ends
+	// first. Nil: real time.
+	Now   func() time.Time
+	Sleep func(context.Context, time.Duration) error
 }
 
 // Call is one request that was sent, as metrics want it.
 type Call struct {
-	Op            string // one of the Op constants
-	Scope         fleet.Scope
-	Status        int   // 0: no answer
-	Err           error // nil: the answer was as it has to be
+	Op            string      // one of the Op constants
+	Scope         fleet.Scope // zero: the operation is about none
+	Status        int         // 0: no answer
+	Err           error       // nil: the answer was as it has to be
 	Took          time.Duration
 	RateRemaining int // requests left in the window; -1: the server does not say
 }
 
 // Client is one credential at one GitHub instance. It is safe for concurrent
-// use. It retries nothing: that is for whoever knows what the call was for.
+// use. It retries nothing but a 401 that another credential may mend: the rest
+// is for whoever knows what the call was for.
 type Client struct {
 	requests *gh.Client // builds requests, sends none
 	http     *http.Client
 	token    func(context.Context) (fleet.Secret, error)
+	refused  func(fleet.Secret) bool
 	observe  func(Call)
 	timeout  time.Duration
 	parallel int
+	busy     atomic.Pointer[busyAnswer] // nil: none seen
+	governor *governor
+	waited   func(Wait)
+	runs     pagesKept[WorkflowRun]
+	groups   pagesKept[runnerGroup]
+	members  pagesKept[groupMember]
 }
 
 // New checks the configuration and returns a Client. It sends nothing.
@@ -95,8 +126,14 @@ func New(c Config) (*Client, error) {
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout
 	}
+	if c.Refused == nil {
+		c.Refused = func(fleet.Secret) bool { return false }
+	}
 	if c.Observe == nil {
 		c.Observe = func(Call) {}
+	}
+	if c.Waited == nil {
+		c.Waited = func(Wait) {}
 	}
 
 	hc := &http.Client{
@@ -106,7 +143,7 @@ func New(c Config) (*Client, error) {
 			TLSHandshakeTimeout: c.Timeout,
 			// With the default of 2, 16 pages in flight dial anew for almost
 			// every page.
-			MaxIdleConnsPerHost: c.Concurrency,
+			MaxIdleConnsPerHost: max(c.Concurrency, mostInFlight),
 			IdleConnTimeout:     90 * time.Second,
 		},
 		// net/http replays a redirected DELETE as GET, and would carry the
@@ -120,9 +157,12 @@ func New(c Config) (*Client, error) {
 		requests: requests,
 		http:     hc,
 		token:    c.Token,
+		refused:  c.Refused,
 		observe:  c.Observe,
 		timeout:  c.Timeout,
 		parallel: c.Concurrency,
+		governor: newGovernor(c),
+		waited:   c.Waited,
 	}, nil
 }
 
@@ -159,43 +199,100 @@ type operation struct {
 	method   string
 	path     string // below the scope: "actions/runners/41"
 	want     int
+	again    bool // sent before, with a credential that was refused
+	// match is the validator of an answer that the caller has, and matchFor the
+	// fingerprint of the credential that got it: with another one GitHub
+	// computes other validators. A 304 is then as good as want.
+	match, matchFor string
+	heard           func(http.Header) // of any answer, a refusal too; nil: nobody
 }
 
-// do sends one request and decodes its body into v. It returns the headers of
-// a good answer. With a nil v the body is not looked at. Every error is an
-// *Error.
-func (c *Client) do(ctx context.Context, o operation, v any) (http.Header, error) {
-	req, secret, err := c.request(ctx, o)
+// answer is what do makes of a good reply.
+type answer interface {
+	// read takes the reply, which it must not keep. Its errors are *Error.
+	read(o operation, got reply) error
+}
+
+// decoded is an answer that is one JSON value.
+type decoded struct{ v any }
+
+func (d decoded) read(o operation, got reply) error { return o.decode(got, d.v) }
+
+// do sends one request and has its reply read by into. It returns the headers
+// of a good answer. With a nil into the body is not looked at. Every error is
+// an *Error.
+func (c *Client) do(ctx context.Context, o operation, into answer) (http.Header, error) {
+	turn, req, secret, err := c.prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
+	buffer := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(buffer)
 	began := time.Now()
-	got, err := c.exchange(ctx, req)
+	got, err := c.exchange(ctx, req, buffer)
+	got.credential = secret
+	c.noteDelete(o, got)
+	if o.heard != nil && got.status != 0 {
+		o.heard(got.header)
+	}
+	got.wait = c.governor.end(turn, got)
 	switch {
 	case got.status == 0:
 		err = o.noAnswer(ctx, err, c.timeout)
-	case got.status != o.want:
+	case got.status != o.want && !o.unchanged(got):
 		// The status decides before the body does: a busy runner is busy also
 		// where the explanation got lost on the way.
 		err = o.refused(got, secret)
 	case err != nil:
 		err = o.brokenOff(ctx, err, got.status)
-	case v != nil:
-		err = o.decode(got, v)
+	case into != nil:
+		err = into.read(o, got)
 	}
 	c.observe(Call{
 		Op: o.op, Scope: o.scope, Status: got.status, Err: err,
 		Took: time.Since(began), RateRemaining: rateRemaining(got.header),
 	})
+	if got.status == http.StatusUnauthorized && !o.again && c.refused(secret) {
+		// A 401 has done nothing, so that even a DELETE may be sent again.
+		o.again = true
+		return c.do(ctx, o, into)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return got.header, nil
 }
 
+// prepare waits until the request may be sent and builds it: a credential may
+// have changed while it waited, and a pause may have begun while the credential
+// was got. What it returns without an error is to be sent at once.
+func (c *Client) prepare(ctx context.Context, o operation) (turn, *http.Request, fleet.Secret, error) {
+	for {
+		t, err := c.governor.enter(ctx, o)
+		if t.why != "" {
+			c.waited(Wait{Op: o.op, Scope: o.scope, Priority: o.priority(), Reason: t.why, Took: t.waited, Sent: err == nil})
+		}
+		if err != nil {
+			return turn{}, nil, fleet.Secret{}, err
+		}
+		req, secret, err := c.request(ctx, o)
+		switch {
+		case err != nil:
+			c.governor.unused(t)
+			return turn{}, nil, fleet.Secret{}, err
+		case c.governor.start(&t):
+			return t, req, secret, nil
+		}
+		c.governor.unused(t)
+	}
+}
+
 // request builds the request with its credential on it.
 func (c *Client) request(ctx context.Context, o operation) (*http.Request, fleet.Secret, error) {
-	if err := o.scope.Valid(); err != nil {
+	scheme := "token "
+	if o.op == OpInstallationToken {
+		scheme = "Bearer " // it is no token
+	} else if err := o.scope.Valid(); err != nil {
 		return nil, fleet.Secret{}, o.fail(nil, err.Error(), err)
 	}
 	if o.single && o.runnerID <= 0 {
@@ -203,7 +300,14 @@ func (c *Client) request(ctx context.Context, o operation) (*http.Request, fleet
 		return nil, fleet.Secret{}, o.fail(nil, err.Error(), err)
 	}
 	secret, err := c.token(ctx)
+	var issue *Error
 	switch {
+	case errors.As(err, &issue):
+		// The credential takes requests of its own: whether GitHub refused it,
+		// wants a pause or is away is for that to say.
+		e := *issue
+		e.Scope = o.scope
+		return nil, fleet.Secret{}, &e
 	case err != nil && ctx.Err() != nil:
 		return nil, fleet.Secret{}, o.fail(fleet.ErrUnavailable, "read the credential: "+err.Error(), err)
 	case err != nil:
@@ -218,15 +322,27 @@ func (c *Client) request(ctx context.Context, o operation) (*http.Request, fleet
 	if err != nil {
 		return nil, fleet.Secret{}, o.fail(nil, err.Error(), err)
 	}
-	req.Header.Set("Authorization", "token "+secret.Reveal())
+	req.Header.Set("Authorization", scheme+secret.Reveal())
+	if o.match != "" && o.matchFor == secret.Fingerprint() {
+		req.Header.Set("If-None-Match", o.match)
+	}
 	return req, secret, nil
+}
+
+// unchanged reports whether the answer is that what the caller has is still
+// true. A 304 that nobody asked for is none.
+func (o operation) unchanged(got reply) bool {
+	return got.status == http.StatusNotModified && o.match != "" && o.matchFor == got.credential.Fingerprint()
 }
 
 func notInHeader(r rune) bool { return r <= ' ' || r >= 0x7f }
 
-// scopePath is the part of the path that names the scope, with a slash at its end.
+// scopePath is the part of the path that names the scope, with a slash at its
+// end; empty for the zero scope.
 func scopePath(s fleet.Scope) string {
 	switch s.Kind {
+	case "":
+		return ""
 	case fleet.ScopeEnterprise:
 		return "enterprises/" + url.PathEscape(s.Owner) + "/"
 	case fleet.ScopeOrg:
@@ -238,14 +354,19 @@ func scopePath(s fleet.Scope) string {
 
 // reply is an answer that has been read. The zero reply is no answer.
 type reply struct {
-	status int
-	header http.Header
-	body   []byte
+	status     int
+	header     http.Header
+	body       []byte // used again once do returns
+	credential fleet.Secret
+	wait       time.Duration // for which GitHub wants to be left alone; 0: it does not say
 }
+
+// buffers hold bodies. A walk over a large fleet reads a thousand pages.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // exchange sends the request and reads the whole answer within the timeout. An
 // answer whose body broke off comes with an error.
-func (c *Client) exchange(ctx context.Context, req *http.Request) (reply, error) {
+func (c *Client) exchange(ctx context.Context, req *http.Request, buffer *bytes.Buffer) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	resp, err := c.http.Do(req.WithContext(ctx))
@@ -253,11 +374,12 @@ func (c *Client) exchange(ctx context.Context, req *http.Request) (reply, error)
 		return reply{}, err
 	}
 	defer func() { _ = resp.Body.Close() }() // all that counts has been read
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	if err == nil && len(body) > maxBody {
+	buffer.Reset()
+	_, err = buffer.ReadFrom(io.LimitReader(resp.Body, maxBody+1))
+	if err == nil && buffer.Len() > maxBody {
 		err = errTooLarge
 	}
-	return reply{resp.StatusCode, resp.Header, body}, err
+	return reply{status: resp.StatusCode, header: resp.Header, body: buffer.Bytes()}, err
 }
 
 var errTooLarge = fmt.Errorf("answer is larger than %d MiB", maxBody>>20)

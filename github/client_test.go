@@ -140,9 +140,10 @@ func TestEveryOperationAsksForItsOwnPath(t *testing.T) {
 			for _, scope := range scopes {
 				got = nil
 				calls := []func() error{
-					func() error { _, err := gh.Runners(t.Context(), scope); return err },
+					func() error { _, err := gh.Runners(t.Context(), scope, fleet.KeptListing{}); return err },
 					func() error { return gh.CanList(t.Context(), scope) },
 					func() error { _, err := gh.Runner(t.Context(), scope, 7); return err },
+					func() error { _, err := gh.Confirm(t.Context(), scope, 7); return err },
 					func() error { return gh.RemoveRunner(t.Context(), scope, 7) },
 					func() error { _, err := gh.Downloads(t.Context(), scope); return err },
 					func() error { _, err := gh.RegistrationToken(t.Context(), scope); return err },
@@ -154,7 +155,7 @@ func TestEveryOperationAsksForItsOwnPath(t *testing.T) {
 				at := prefix + bases[scope] + "/actions/runners"
 				var want []request
 				for _, r := range [][2]string{
-					{"GET", at + "?per_page=100&page=1"}, {"GET", at + "?per_page=1&page=1"}, {"GET", at + "/7"}, {"DELETE", at + "/7"},
+					{"GET", at + "?per_page=100&page=1"}, {"GET", at + "?per_page=1&page=1"}, {"GET", at + "/7"}, {"GET", at + "/7"}, {"DELETE", at + "/7"},
 					{"GET", at + "/downloads"}, {"POST", at + "/registration-token"}, {"POST", at + "/remove-token"},
 				} {
 					want = append(want, request{r[0], r[1], "token " + credential, "muster/test", "application/vnd.github.v3+json"})
@@ -187,7 +188,38 @@ func TestTheTokenIsAskedForBeforeEveryRequest(t *testing.T) {
 	}
 }
 
-func TestAnExhaustedBudgetDoesNotStopTheNextRequest(t *testing.T) {
+func TestARefusedCredentialIsReplacedOnceAndTheRequestSentAgain(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	ids := fill(t, sim, org, 1)
+	current, renewed := "ghp_expired", credential
+	var refused []string
+	var calls []github.Call
+	gh := client(t, url, func(c *github.Config) {
+		c.Token = func(context.Context) (fleet.Secret, error) { return fleet.NewSecret(current), nil }
+		c.Refused = func(s fleet.Secret) bool {
+			refused, current = append(refused, s.Reveal()), renewed
+			return true
+		}
+		c.Observe = func(call github.Call) { calls = append(calls, call) }
+	})
+	if err := gh.RemoveRunner(t.Context(), org, ids[0]); err != nil {
+		t.Errorf("RemoveRunner() = %v, want it done with the second credential", err)
+	}
+	if len(calls) != 2 || calls[0].Status != http.StatusUnauthorized || calls[1].Status != http.StatusNoContent {
+		t.Errorf("observed %+v, want a 401 and a 204", calls)
+	}
+	current, renewed = "ghp_revoked", "ghp_revoked_too"
+	wantKind(t, "both refused", gh.CanList(t.Context(), org), fleet.ErrUnauthorized)
+	if diff := cmp.Diff([]string{"ghp_expired", "ghp_revoked"}, refused); diff != "" {
+		t.Errorf("told of refused credentials (-want +got):\n%s", diff)
+	}
+	if len(calls) != 4 {
+		t.Errorf("%d requests, want 4: one more for each operation", len(calls))
+	}
+}
+
+func TestAResetThatCannotBeBelievedStopsNothing(t *testing.T) {
 	t.Parallel()
 	asked := 0
 	var calls []github.Call
@@ -221,7 +253,7 @@ func TestObserveHearsOfEveryRequest(t *testing.T) {
 	ids := fill(t, sim, org, 1)
 	var calls []github.Call
 	gh := client(t, url, func(c *github.Config) { c.Observe = func(call github.Call) { calls = append(calls, call) } })
-	if _, err := gh.Runners(t.Context(), org); err != nil {
+	if _, err := gh.Runners(t.Context(), org, fleet.KeptListing{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := gh.RemoveRunner(t.Context(), org, ids[0]); err != nil {

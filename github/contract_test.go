@@ -65,7 +65,7 @@ func TestTheExamplesOfTheSeedAPIDecode(t *testing.T) {
 		h(w, r)
 	})
 	for _, scope := range scopes {
-		l, err := gh.Runners(t.Context(), scope)
+		l, err := gh.Runners(t.Context(), scope, fleet.KeptListing{})
 		if err != nil || !l.Complete || len(l.Runners) != 2 || !l.Runners[0].Busy || l.Runners[1].Status != fleet.StatusOffline {
 			t.Errorf("runners of %s: %+v, %v", scope, l, err)
 		}

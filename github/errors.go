@@ -2,12 +2,12 @@ package github
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -22,17 +22,32 @@ const (
 	OpRunners           = "list_runners"
 	OpCanList           = "check_access"
 	OpRunner            = "get_runner"
+	OpConfirm           = "confirm_runner"
+	OpRunnerNamed       = "find_runner"
+	OpProbe             = "probe_server"
+	OpExamine           = "examine_credential"
 	OpRemoveRunner      = "delete_runner"
 	OpDownloads         = "list_downloads"
 	OpRegistrationToken = "create_registration_token"
 	OpRemovalToken      = "create_removal_token"
+	OpRepositories      = "list_repositories"
+	OpWorkflowRuns      = "list_workflow_runs"
+	OpWorkflowJobs      = "list_workflow_jobs"
+	OpWorkflowJob       = "get_workflow_job"
+	OpRunnerGroups      = "list_runner_groups"
+	OpGroupMembers      = "list_runner_group_members"
+	OpHookDeliveries    = "list_hook_deliveries"
+	OpRedeliver         = "redeliver_hook"
+	// OpInstallationToken is what an App does before anything else. An Error of
+	// it says that the operation that was asked for has not been sent.
+	OpInstallationToken = "create_installation_token"
 )
 
 // Error is why an operation did not come to its result. errors.Is finds the
 // Kind, and context errors where there were any.
 type Error struct {
-	Op       string // one of the Op constants
-	Scope    fleet.Scope
+	Op       string        // one of the Op constants
+	Scope    fleet.Scope   // zero: the operation is about none
 	RunnerID int64         // 0: the operation concerns no single runner
 	Status   int           // 0: no answer
 	Wait     time.Duration // how long GitHub asks to wait; 0: it does not
@@ -47,7 +62,9 @@ func (e *Error) Error() string {
 	if e.RunnerID != 0 {
 		fmt.Fprintf(&b, " %d", e.RunnerID)
 	}
-	b.WriteString(" of " + e.Scope.String())
+	if e.Scope != (fleet.Scope{}) {
+		b.WriteString(" of " + e.Scope.String())
+	}
 	if e.Kind != nil {
 		b.WriteString(": " + e.Kind.Error())
 	}
@@ -65,20 +82,63 @@ func (e *Error) Error() string {
 
 // mend is what the operator can do.
 func (e *Error) mend() string {
+	var untrusted x509.UnknownAuthorityError
 	switch {
+	case errors.As(e.Err, &untrusted):
+		return "; have this machine trust the authority that signed it, or name a file that holds its certificate in SSL_CERT_FILE"
+	case e.Op == OpInstallationToken:
+		return e.mendApp()
 	case errors.Is(e.Kind, fleet.ErrUnauthorized):
 		return "; check that the token is the right one and has not expired"
+	case hidden(e.Kind) && mends[e.Op] != "":
+		return "; " + mends[e.Op]
+	case errors.Is(e.Kind, fleet.ErrForbidden) && strings.Contains(e.Detail, "suspended"):
+		return "; see the installed Apps of its account" // no right is lacking
 	case errors.Is(e.Kind, fleet.ErrForbidden):
 		switch e.Scope.Kind {
 		case fleet.ScopeEnterprise:
 			return "; a classic token needs manage_runners:enterprise (GitHub Enterprise Server 3.1: admin:enterprise)"
 		case fleet.ScopeOrg:
-			return "; a classic token needs admin:org, and its user must own the organisation"
+			return "; a classic token needs admin:org, and its user must own the organisation; an App needs write access to the organisation's self-hosted runners"
 		default:
-			return "; a classic token needs repo, and its user must administer the repository"
+			return "; a classic token needs repo, and its user must administer the repository; an App needs write access to the repository's administration"
 		}
 	case errors.Is(e.Kind, fleet.ErrNotFound) && e.RunnerID == 0:
 		return "; the scope does not exist or the token cannot see it"
+	}
+	return ""
+}
+
+// hidden reports whether GitHub lets somebody else do it, perhaps: it says that
+// there is no such thing to those who may not see it.
+func hidden(kind error) bool {
+	return errors.Is(kind, fleet.ErrForbidden) || errors.Is(kind, fleet.ErrNotFound)
+}
+
+// mends are what operations need that are not about runners.
+var mends = map[string]string{
+	OpRepositories:   "a classic token needs repo; an App needs read access to metadata",
+	OpWorkflowRuns:   mendRuns,
+	OpWorkflowJobs:   mendRuns,
+	OpWorkflowJob:    mendRuns,
+	OpHookDeliveries: mendHooks,
+	OpRedeliver:      mendHooks,
+}
+
+const (
+	mendRuns  = "a classic token needs repo; an App needs read access to actions"
+	mendHooks = "a classic token needs admin:org_hook or admin:repo_hook; an App needs write access to the webhooks of the organisation or repository"
+)
+
+// mendApp is what the operator can do about an App that gets no token.
+func (e *Error) mendApp() string {
+	switch {
+	case e.Status == http.StatusNotFound && errors.Is(e.Kind, fleet.ErrUnauthorized):
+		return "; it was removed, or belongs to another App or server: check installation_id"
+	case e.Status == http.StatusUnauthorized:
+		return "; check that the private key is one of this App's and its id the right one"
+	case errors.Is(e.Kind, fleet.ErrForbidden):
+		return "; it may be suspended: see the installed Apps of its account"
 	}
 	return ""
 }
@@ -134,12 +194,7 @@ func (o operation) brokenOff(ctx context.Context, err error, status int) *Error 
 
 // refused turns a status that is not the wanted one into an Error.
 func (o operation) refused(got reply, secret fleet.Secret) *Error {
-	answer := gh.ErrorResponse{}
-	if got.isJSON() {
-		// What else the body holds may be of any shape: only the message and
-		// the link to the documentation are used.
-		_ = json.Unmarshal(got.body, &answer)
-	}
+	answer := got.explanation()
 	detail := answer.Message
 	if detail == "" {
 		detail = "answer is " + got.describe()
@@ -149,7 +204,7 @@ func (o operation) refused(got reply, secret fleet.Secret) *Error {
 
 	switch status := got.status; {
 	case got.limited(answer):
-		e.Kind, e.Wait = fleet.ErrRateLimited, got.pause(time.Now())
+		e.Kind, e.Wait = fleet.ErrRateLimited, got.wait
 	case status == http.StatusUnauthorized:
 		e.Kind = fleet.ErrUnauthorized
 	case status == http.StatusForbidden:
@@ -164,16 +219,25 @@ func (o operation) refused(got reply, secret fleet.Secret) *Error {
 		// Up to GitHub Enterprise Server 3.3 or so, 500 is also what the
 		// DELETE of a busy runner gets: the caller has to look again.
 		e.Kind = fleet.ErrUnavailable
-		if got.header.Get("Retry-After") != "" {
-			e.Wait = got.pause(time.Now())
-		}
+		e.Wait = got.wait
 	case redirects(status):
 		e.Kind = fleet.ErrUnavailable
-		e.Detail = "redirect" + got.redirect() + " refused; if the owner or repository was renamed, correct the scope"
+		e.Detail = "redirect" + got.redirect() + " refused; if the owner or repository was renamed, its new name is another scope, which takes a target of another name"
 	default:
 		e.Detail = clean(fmt.Sprintf("status is not %d: %s", o.want, e.Detail))
 	}
 	return e
+}
+
+// explanation is what GitHub says of a refusal; of another one's, nothing.
+func (r reply) explanation() gh.ErrorResponse {
+	answer := gh.ErrorResponse{}
+	if r.isJSON() {
+		// What else the body holds may be of any shape: only the message and
+		// the link to the documentation are used.
+		_ = json.Unmarshal(r.body, &answer)
+	}
+	return answer
 }
 
 // limited recognises GitHub's ways of asking for a pause. Secondary limits may
@@ -190,32 +254,6 @@ func (r reply) limited(answer gh.ErrorResponse) bool {
 			strings.Contains(strings.ToLower(answer.Message), "rate limit")
 	}
 	return false
-}
-
-const (
-	shortestPause = time.Second
-	defaultPause  = time.Minute // GitHub's advice where the answer says nothing
-	longestPause  = 24 * time.Hour
-)
-
-// pause is how long the answer asks to wait. Moments are compared with the
-// server's clock where the answer tells it: ours may differ.
-func (r reply) pause(now time.Time) time.Duration {
-	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
-		now = date
-	}
-	wait := defaultPause
-	after := strings.TrimSpace(r.header.Get("Retry-After"))
-	if seconds, err := strconv.ParseInt(after, 10, 64); err == nil {
-		wait = time.Duration(min(max(seconds, 0), int64(longestPause/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(after); err == nil {
-		wait = at.Sub(now)
-	} else if r.header.Get("X-RateLimit-Remaining") == "0" {
-		if reset, err := strconv.ParseInt(r.header.Get("X-RateLimit-Reset"), 10, 64); err == nil {
-			wait = time.Unix(reset, 0).Sub(now)
-		}
-	}
-	return min(max(wait, shortestPause), longestPause)
 }
 
 func redirects(status int) bool {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/github/githubsim"
 )
 
 // kinds are all sentinels, so that a test sees that an error is one of them
@@ -87,7 +88,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, tt := range tests {
 		asked := 0
-		gh := answers(t, func(w http.ResponseWriter, _ *http.Request) {
+		answer := func(w http.ResponseWriter, _ *http.Request) {
 			asked++
 			w.Header().Set("Content-Type", "application/json")
 			for k, v := range tt.header {
@@ -95,14 +96,15 @@ func TestRefusals(t *testing.T) {
 			}
 			w.WriteHeader(tt.status)
 			_, _ = fmt.Fprint(w, tt.body)
-		})
-		_, err := gh.Runner(t.Context(), org, 7)
+		}
+		_, err := answers(t, answer).Runner(t.Context(), org, 7)
 		wantKind(t, "GET: "+tt.name, err, tt.get)
 		e := details(t, tt.name, err)
 		if e.Status != tt.status || e.Wait != tt.wait || e.RunnerID != 7 || e.Scope != org || e.Op != github.OpRunner {
 			t.Errorf("GET: %s: status %d, wait %s, runner %d, scope %s, op %s", tt.name, e.Status, e.Wait, e.RunnerID, e.Scope, e.Op)
 		}
-		wantKind(t, "DELETE: "+tt.name, gh.RemoveRunner(t.Context(), org, 7), tt.remove)
+		// Another client, since the one that was told to wait does.
+		wantKind(t, "DELETE: "+tt.name, answers(t, answer).RemoveRunner(t.Context(), org, 7), tt.remove)
 		if asked != 2 {
 			t.Errorf("%s: %d requests for two operations: want no retries and no redirects followed", tt.name, asked)
 		}
@@ -145,11 +147,13 @@ func TestErrorsSayWhatToDoAndKeepSecrets(t *testing.T) {
 			says(http.StatusTooManyRequests, `{"message":"slow down"}`)(w, r)
 		}, org, "list runners of org/acme: rate limited (HTTP 429): slow down; wait 1m30s"},
 		{"rights in an organisation", says(http.StatusForbidden, `{"message":"no"}`), org,
-			"list runners of org/acme: forbidden (HTTP 403): no; a classic token needs admin:org, and its user must own the organisation"},
+			"list runners of org/acme: forbidden (HTTP 403): no; a classic token needs admin:org, and its user must own the organisation; an App needs write access to the organisation's self-hosted runners"},
+		{"a suspended App that has a token", says(http.StatusForbidden, `{"message":"This installation has been suspended"}`), org,
+			"list runners of org/acme: forbidden (HTTP 403): This installation has been suspended; see the installed Apps of its account"},
 		{"rights in an enterprise", says(http.StatusForbidden, `{"message":"no"}`), scopes[0],
 			"list runners of enterprise/octo: forbidden (HTTP 403): no; a classic token needs manage_runners:enterprise (GitHub Enterprise Server 3.1: admin:enterprise)"},
 		{"rights in a repository", says(http.StatusForbidden, `{"message":"no"}`), scopes[2],
-			"list runners of repo/acme/widgets: forbidden (HTTP 403): no; a classic token needs repo, and its user must administer the repository"},
+			"list runners of repo/acme/widgets: forbidden (HTTP 403): no; a classic token needs repo, and its user must administer the repository; an App needs write access to the repository's administration"},
 		{"credential", says(http.StatusUnauthorized, `{"message":"Bad credentials"}`), org,
 			"list runners of org/acme: credential not accepted (HTTP 401): Bad credentials; check that the token is the right one and has not expired"},
 		{"scope", says(http.StatusNotFound, `{"message":"Not Found"}`), org,
@@ -166,15 +170,15 @@ func TestErrorsSayWhatToDoAndKeepSecrets(t *testing.T) {
 		{"a redirect", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "https://elsewhere.example/x?secret=1")
 			w.WriteHeader(http.StatusFound)
-		}, org, "list runners of org/acme: unavailable (HTTP 302): redirect to elsewhere.example refused; if the owner or repository was renamed, correct the scope"},
+		}, org, "list runners of org/acme: unavailable (HTTP 302): redirect to elsewhere.example refused; if the owner or repository was renamed, its new name is another scope, which takes a target of another name"},
 	}
 	for _, tt := range tests {
-		_, err := answers(t, tt.answer).Runners(t.Context(), tt.scope)
+		_, err := answers(t, tt.answer).Runners(t.Context(), tt.scope, fleet.KeptListing{})
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s:\n got %v\nwant %s", tt.name, err, tt.want)
 		}
 	}
-	_, err := answers(t, says(http.StatusInternalServerError, `{"message":"`+strings.Repeat("ä", 10_000)+`"}`)).Runners(t.Context(), org)
+	_, err := answers(t, says(http.StatusInternalServerError, `{"message":"`+strings.Repeat("ä", 10_000)+`"}`)).Runners(t.Context(), org, fleet.KeptListing{})
 	if n := len([]rune(err.Error())); n > 300 {
 		t.Errorf("an endless message gives an error of %d characters", n)
 	}
@@ -186,7 +190,7 @@ func TestNoAnswerIsUnavailableAndContextsStayVisible(t *testing.T) {
 
 	slow := httptest.NewServer(http.HandlerFunc(hang))
 	t.Cleanup(slow.Close)
-	_, err := client(t, slow.URL, func(c *github.Config) { c.Timeout = 20 * time.Millisecond }).Runners(t.Context(), org)
+	_, err := client(t, slow.URL, func(c *github.Config) { c.Timeout = 20 * time.Millisecond }).Runners(t.Context(), org, fleet.KeptListing{})
 	wantKind(t, "slow", err, fleet.ErrUnavailable)
 	if e := details(t, "slow", err); e.Status != 0 || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer within 20ms") {
 		t.Errorf("slow: %v", err)
@@ -197,7 +201,7 @@ func TestNoAnswerIsUnavailableAndContextsStayVisible(t *testing.T) {
 		cancel()
 		hang(w, r)
 	})
-	_, err = gone.Runners(ctx, org)
+	_, err = gone.Runners(ctx, org, fleet.KeptListing{})
 	wantKind(t, "cancelled", err, fleet.ErrUnavailable)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v does not show it", err)
@@ -205,7 +209,7 @@ func TestNoAnswerIsUnavailableAndContextsStayVisible(t *testing.T) {
 
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
-	_, err = client(t, closed.URL).Runners(t.Context(), org)
+	_, err = client(t, closed.URL).Runners(t.Context(), org, fleet.KeptListing{})
 	wantKind(t, "nobody there", err, fleet.ErrUnavailable)
 
 	aborting := answers(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
@@ -216,7 +220,7 @@ func TestNoAnswerIsUnavailableAndContextsStayVisible(t *testing.T) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = fmt.Fprint(w, `{"total_count":0`)
 	})
-	_, err = half.Runners(t.Context(), org)
+	_, err = half.Runners(t.Context(), org, fleet.KeptListing{})
 	wantKind(t, "broken off", err, fleet.ErrUnavailable)
 	if e := details(t, "broken off", err); e.Status != http.StatusOK {
 		t.Errorf("broken off: status %d, want 200", e.Status)
@@ -229,8 +233,23 @@ func TestNoAnswerIsUnavailableAndContextsStayVisible(t *testing.T) {
 		hang(w, r)
 	}))
 	t.Cleanup(stalled.Close)
-	_, err = client(t, stalled.URL, func(c *github.Config) { c.Timeout = 20 * time.Millisecond }).Runners(t.Context(), org)
+	_, err = client(t, stalled.URL, func(c *github.Config) { c.Timeout = 20 * time.Millisecond }).Runners(t.Context(), org, fleet.KeptListing{})
 	wantKind(t, "stalled", err, fleet.ErrUnavailable)
+}
+
+// An Enterprise Server often has a certificate of the company's own authority.
+func TestACertificateThatNobodyTrustsSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	sim, stop, err := githubsim.Start(t.Context(), githubsim.Config{TLS: true})
+	must(t, err)
+	t.Cleanup(stop)
+	err = client(t, sim.APIURL()).CanList(t.Context(), org)
+	wantKind(t, "untrusted", err, fleet.ErrUnavailable)
+	const want = "check access of org/acme: unavailable: tls: failed to verify certificate: x509: certificate signed by unknown authority; " +
+		"have this machine trust the authority that signed it, or name a file that holds its certificate in SSL_CERT_FILE"
+	if err.Error() != want {
+		t.Errorf("untrusted: %v, want %s", err, want)
+	}
 }
 
 func TestRequestsThatCannotBeMadeAreNotSent(t *testing.T) {
@@ -245,7 +264,7 @@ func TestRequestsThatCannotBeMadeAreNotSent(t *testing.T) {
 		{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "a?b"},
 		{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "a#b"},
 	} {
-		if _, err := gh.Runners(t.Context(), bad); err == nil {
+		if _, err := gh.Runners(t.Context(), bad, fleet.KeptListing{}); err == nil {
 			t.Errorf("Runners(%q) = nil, want an error", bad)
 		}
 	}
@@ -263,7 +282,7 @@ func TestRequestsThatCannotBeMadeAreNotSent(t *testing.T) {
 		"empty":       token(""),
 		"line breaks": token("ghp_x\r\nX-Evil: 1"),
 	} {
-		_, err := client(t, srv.URL, func(c *github.Config) { c.Token = source }).Runners(t.Context(), org)
+		_, err := client(t, srv.URL, func(c *github.Config) { c.Token = source }).Runners(t.Context(), org, fleet.KeptListing{})
 		wantKind(t, name, err, fleet.ErrUnauthorized)
 		if errors.Is(err, unreadable) != (name == "no file") || strings.Contains(err.Error(), "ghp_x") {
 			t.Errorf("%s: %v", name, err)

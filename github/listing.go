@@ -3,15 +3,12 @@ package github
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -26,73 +23,187 @@ const (
 
 // Listing is what one walk over the pages of a scope saw.
 type Listing struct {
-	Runners []fleet.Runner // distinct by id, ascending
+	// Runners are those of all pages that are not as they were kept, each once,
+	// by id. Their labels may share memory.
+	Runners []fleet.Runner
+	// Same are the pages whose body is as it was kept. They were not decoded.
+	Same []fleet.Page
+	// Fresh are the pages that are to be kept anew: those with other runners,
+	// and those that differ in nothing but their validator.
+	Fresh []fleet.Page
 	// Complete says that the walk proved itself: every page arrived and was
 	// well formed, and all agree on a total that the distinct ids add up to.
 	// Only then does the absence of a runner mean anything.
 	Complete   bool
 	Incomplete error // why not; nil where Complete
-	Pages      int   // that arrived well formed
-	Calls      int   // requests made
+	// Incoherent says that all pages arrived and do not add up, twice in a row:
+	// validators that name a page unchanged may be what is wrong.
+	Incoherent  bool
+	Digest      fleet.Digest // of the bodies of all pages
+	Count       int          // distinct runners seen, those of Same included
+	Pages       int          // that arrived well formed
+	Calls       int          // requests made
+	NotModified int          // of them answered 304
 	// RateRemaining is how many requests GitHub leaves in the current window,
 	// the least that any page said; -1: the server does not say.
 	RateRemaining int
+	Server        Sight // of page 1
 }
 
-// Runners lists all runners of the scope. An error means that not even the
-// first page could be read; a walk that went wrong later gives what was seen,
-// not Complete, and says why. After the first page that fails no further page
-// is asked for.
-func (c *Client) Runners(ctx context.Context, scope fleet.Scope) (Listing, error) {
-	first, err := c.page(ctx, OpRunners, scope, 1, perPage)
-	if err != nil {
-		return Listing{Calls: 1, RateRemaining: -1}, err
+// Runners lists all runners of the scope. Pages that were kept are asked for
+// on the condition that they have changed; each answer, 304 or not, is of now.
+// A walk that does not prove itself complete is walked once more, unless
+// GitHub refuses or asks for a pause. An error means that not even the first
+// page could be read; a walk that went wrong later gives what was seen, not
+// Complete, and says why. After the first page that fails no further page is
+// asked for.
+func (c *Client) Runners(ctx context.Context, scope fleet.Scope, kept fleet.KeptListing) (Listing, error) {
+	have := make(map[int]page, len(kept.Pages))
+	for _, p := range kept.Pages {
+		have[p.Number] = page{Page: p, same: true, rate: -1}
 	}
-	pages := []page{first}
-	calls := 1
-	faults := []error{}
+	w := &walk{client: c, scope: scope, have: have, proven: kept.Proven}
+	if err := w.run(ctx); err != nil {
+		return Listing{Calls: w.calls, RateRemaining: -1}, err
+	}
+	first := w.listing()
+	if first.Complete || !worthAnother(ctx, first.Incomplete) {
+		return first, nil
+	}
+	again := &walk{client: c, scope: scope, have: have, proven: kept.Proven, calls: w.calls, notModified: w.notModified}
+	for _, p := range w.pages {
+		p.notModified = false
+		again.have[p.Number] = p
+	}
+	if err := again.run(ctx); err != nil {
+		first.Calls = again.calls
+		return first, nil
+	}
+	second := again.listing()
+	if !second.Complete && second.Pages < first.Pages {
+		first.Calls, first.NotModified = second.Calls, second.NotModified
+		return first, nil
+	}
+	return second, nil
+}
 
-	var mu sync.Mutex
+// worthAnother reports whether the fault may be over already.
+func worthAnother(ctx context.Context, fault error) bool {
+	for _, stands := range []error{fleet.ErrRateLimited, fleet.ErrUnauthorized, fleet.ErrForbidden, fleet.ErrNotFound} {
+		if errors.Is(fault, stands) {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// walk is one walk over the pages of a scope. The mutex guards what the pages
+// in flight leave behind.
+type walk struct {
+	client *Client
+	scope  fleet.Scope
+	have   map[int]page // kept, by number
+	proven fleet.Digest
+	sets   labelSets
+
+	mu                 sync.Mutex
+	pages              []page
+	faults             []error
+	calls, notModified int
+}
+
+// run fetches the first page and then all others, some at a time. It returns
+// the error of the first page only.
+func (w *walk) run(ctx context.Context) error {
+	first, err := w.fetch(ctx, 1)
+	if err != nil {
+		return err
+	}
 	var g errgroup.Group
-	g.SetLimit(c.parallel)
+	g.SetLimit(w.client.parallel)
 	for number := 2; number <= first.pages(); number++ {
 		g.Go(func() error {
-			mu.Lock()
-			failed := len(faults) > 0
-			mu.Unlock()
-			if failed {
+			if w.failed() {
 				return nil
 			}
-			p, err := c.page(ctx, OpRunners, scope, number, perPage)
-			mu.Lock()
-			defer mu.Unlock()
-			calls++
-			if err != nil {
-				faults = append(faults, fmt.Errorf("page %d: %w", number, err))
-				return nil
+			if _, err := w.fetch(ctx, number); err != nil {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.faults = append(w.faults, fmt.Errorf("page %d: %w", number, err))
 			}
-			pages = append(pages, p)
 			return nil
 		})
 	}
 	_ = g.Wait() // faults holds the errors
-
-	listing := Listing{Runners: merge(pages), Pages: len(pages), Calls: calls, RateRemaining: leastRemaining(pages)}
-	listing.Incomplete = worst(faults)
-	if listing.Incomplete == nil {
-		listing.Incomplete = incoherent(scope, pages, len(listing.Runners))
-	}
-	listing.Complete = listing.Incomplete == nil
-	return listing, nil
+	slices.SortFunc(w.pages, func(a, b page) int { return cmp.Compare(a.Number, b.Number) })
+	return nil
 }
 
-// page is one well-formed page.
-type page struct {
-	number  int
-	total   int
-	last    int // from the Link header; 0: not said
-	rate    int // requests left; -1: not said
-	runners []fleet.Runner
+func (w *walk) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.faults) > 0
+}
+
+func (w *walk) fetch(ctx context.Context, number int) (page, error) {
+	a := ask{op: OpRunners, scope: w.scope, number: number, size: perPage, sets: &w.sets}
+	if kept, ok := w.have[number]; ok {
+		a.kept = &kept
+	}
+	p, err := w.client.page(ctx, a)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls++
+	if err != nil {
+		return page{}, err
+	}
+	if p.notModified {
+		w.notModified++
+	}
+	w.pages = append(w.pages, p)
+	return p, nil
+}
+
+// listing puts the pages together.
+func (w *walk) listing() Listing {
+	l := Listing{
+		Pages: len(w.pages), Calls: w.calls, NotModified: w.notModified,
+		Digest: digest(w.pages), RateRemaining: leastRemaining(w.pages),
+		Server: w.client.seen(w.pages[0].sight),
+	}
+	for _, p := range w.pages {
+		if p.same {
+			l.Same = append(l.Same, p.Page)
+		}
+		if p.fresh {
+			l.Fresh = append(l.Fresh, p.Page)
+		}
+	}
+	l.Runners = merge(w.pages)
+	l.Incomplete = worst(w.faults)
+	if l.Incomplete == nil && l.Digest == w.proven {
+		l.Count, l.Complete = w.pages[0].Total, true
+		return l
+	}
+	l.Count = distinct(w.pages)
+	if l.Incomplete == nil {
+		l.Incomplete = incoherent(w.scope, w.pages, l.Count)
+		l.Incoherent = l.Incomplete != nil
+	}
+	l.Complete = l.Incomplete == nil
+	return l
+}
+
+// digest is over the bodies of all pages, which are in their order.
+func digest(pages []page) fleet.Digest {
+	h := sha256.New()
+	var number [8]byte
+	for _, p := range pages {
+		binary.BigEndian.PutUint64(number[:], uint64(p.Number))
+		h.Write(number[:])
+		h.Write(p.SHA256[:])
+	}
+	return fleet.Digest(h.Sum(nil))
 }
 
 // leastRemaining is -1 where no page says how many requests are left.
@@ -106,97 +217,21 @@ func leastRemaining(pages []page) int {
 	return least
 }
 
-// pages is how many pages the listing has that this one is the first of.
-func (p page) pages() int {
-	if len(p.runners) == 0 {
-		return 1
-	}
-	// A server may cap pages lower than asked, so its own count comes first;
-	// one page more than the total can fill is the most that is believed.
-	byTotal := (p.total + len(p.runners) - 1) / len(p.runners)
-	if p.last > 0 {
-		return min(p.last, byTotal+1, maxPages)
-	}
-	return min(byTotal, maxPages)
-}
-
-// page fetches one page and checks its shape.
-func (c *Client) page(ctx context.Context, op string, scope fleet.Scope, number, size int) (page, error) {
-	o := operation{
-		op: op, scope: scope, method: http.MethodGet, want: http.StatusOK,
-		path: fmt.Sprintf("actions/runners?per_page=%d&page=%d", size, number),
-	}
-	var w struct {
-		// A number, not an integer, in the enterprise schema. v45 cannot tell
-		// an absent one from zero.
-		TotalCount *float64      `json:"total_count"`
-		Runners    []*wireRunner `json:"runners"`
-	}
-	header, err := c.do(ctx, o, &w)
-	if err != nil {
-		return page{}, err
-	}
-	switch {
-	case w.TotalCount == nil:
-		return page{}, o.malformed(http.StatusOK, "total_count is missing")
-	case *w.TotalCount < 0 || *w.TotalCount != math.Trunc(*w.TotalCount) || *w.TotalCount > maxPages*perPage:
-		return page{}, o.malformed(http.StatusOK, fmt.Sprintf("total_count %v is not believable", *w.TotalCount))
-	case w.Runners == nil:
-		return page{}, o.malformed(http.StatusOK, "runners is missing")
-	case len(w.Runners) > size:
-		return page{}, o.malformed(http.StatusOK, fmt.Sprintf("%d runners on a page of %d", len(w.Runners), size))
-	}
-	p := page{
-		number:  number,
-		total:   int(*w.TotalCount),
-		last:    lastPage(header),
-		rate:    rateRemaining(header),
-		runners: make([]fleet.Runner, 0, len(w.Runners)),
-	}
-	for _, wr := range w.Runners {
-		r, err := wr.runner()
-		if err != nil {
-			return page{}, o.malformed(http.StatusOK, err.Error())
-		}
-		p.runners = append(p.runners, r)
-	}
-	return p, nil
-}
-
-// lastPage reads the number of the last page from the Link header. Hosts and
-// paths in it are not used: GitHub writes /organizations/ID where /orgs/NAME
-// was asked.
-func lastPage(h http.Header) int {
-	for link := range strings.SplitSeq(strings.Join(h.Values("Link"), ","), ",") {
-		address, params, ok := strings.Cut(link, ";")
-		if !ok || !strings.Contains(params, `rel="last"`) {
-			continue
-		}
-		u, err := url.Parse(strings.Trim(strings.TrimSpace(address), "<>"))
-		if err != nil {
-			return 0
-		}
-		n, err := strconv.Atoi(u.Query().Get("page"))
-		if err != nil {
-			return 0
-		}
-		return n
-	}
-	return 0
-}
-
-// merge gives every runner once. Where pages shifted and show one twice, the
-// sight of it that speaks more for keeping it wins.
+// merge gives every decoded runner once, by id. Where pages shifted and show
+// one twice, the sight of it that speaks more for keeping it wins.
 func merge(pages []page) []fleet.Runner {
-	seen := make(map[int64]fleet.Runner)
+	n := 0
 	for _, p := range pages {
-		for _, r := range p.runners {
-			if other, again := seen[r.ID]; !again || liveliness(r) > liveliness(other) {
-				seen[r.ID] = r
-			}
-		}
+		n += len(p.runners)
 	}
-	return slices.SortedFunc(maps.Values(seen), func(a, b fleet.Runner) int { return cmp.Compare(a.ID, b.ID) })
+	all := make([]fleet.Runner, 0, n)
+	for _, p := range pages {
+		all = append(all, p.runners...)
+	}
+	slices.SortStableFunc(all, func(a, b fleet.Runner) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(liveliness(b), liveliness(a)))
+	})
+	return slices.CompactFunc(all, func(a, b fleet.Runner) bool { return a.ID == b.ID })
 }
 
 func liveliness(r fleet.Runner) int {
@@ -209,13 +244,27 @@ func liveliness(r fleet.Runner) int {
 	return 0
 }
 
+// distinct counts the runners of all pages, each once.
+func distinct(pages []page) int {
+	n := 0
+	for _, p := range pages {
+		n += len(p.IDs)
+	}
+	ids := make([]int64, 0, n)
+	for _, p := range pages {
+		ids = append(ids, p.IDs...)
+	}
+	slices.Sort(ids)
+	return len(slices.Compact(ids))
+}
+
 // incoherent says why pages that all arrived are still no proof, or nil.
 func incoherent(scope fleet.Scope, pages []page, distinct int) error {
-	total := pages[0].total
+	total := pages[0].Total
 	detail := ""
 	for _, p := range pages {
-		if p.total != total {
-			detail = fmt.Sprintf("total_count is %d on page 1 and %d on page %d", total, p.total, p.number)
+		if p.Total != total {
+			detail = fmt.Sprintf("total_count is %d on page 1 and %d on page %d", total, p.Total, p.Number)
 		}
 	}
 	if detail == "" && distinct != total {

@@ -2,75 +2,126 @@ package github
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-
-	gh "github.com/google/go-github/v45/github"
+	"sync"
 
 	"github.com/muster-fleet/muster/fleet"
 )
 
-// wireRunner is a runner as servers of all versions send it. The fields that
-// v45 does not know came with GitHub Enterprise Server 3.7 and later.
+// wireRunner is a runner as servers of all versions send it. It is a struct of
+// our own, and not go-github's of pointers, because a listing has a hundred
+// thousand of them; what v45 does not know came with GitHub Enterprise Server
+// 3.7 and later. A null is as good as a field that is absent.
 type wireRunner struct {
-	gh.Runner
-	GroupID   *int64  `json:"runner_group_id"`
-	Ephemeral bool    `json:"ephemeral"`
-	Version   *string `json:"version"`
+	ID        int64       `json:"id"`
+	Name      string      `json:"name"`
+	OS        string      `json:"os"`
+	Status    string      `json:"status"`
+	Busy      *bool       `json:"busy"`
+	Labels    []wireLabel `json:"labels"`
+	GroupID   *int64      `json:"runner_group_id"`
+	Ephemeral bool        `json:"ephemeral"`
+	Version   string      `json:"version"`
+}
+
+// wireLabel leaves out ids, which today's github.com gives as 0 for all, and
+// types.
+type wireLabel struct {
+	Name string `json:"name"`
 }
 
 // runner converts, or says what is missing. A runner without busy counts as
 // busy. One without labels is refused: a label is what an operator marks
 // runners with that must stay.
-func (w *wireRunner) runner() (fleet.Runner, error) {
+func (w *wireRunner) runner(sets *labelSets) (fleet.Runner, error) {
 	switch {
-	case w == nil:
-		return fleet.Runner{}, errors.New("a runner is null")
-	case w.GetID() <= 0:
-		return fleet.Runner{}, errors.New("a runner has no id")
+	case w.ID <= 0:
+		return fleet.Runner{}, errors.New("a runner is null or has no id")
 	case w.Labels == nil:
-		return fleet.Runner{}, fmt.Errorf("runner %d has no labels field", w.GetID())
+		return fleet.Runner{}, fmt.Errorf("runner %d has no labels field", w.ID)
 	}
-	labels := make([]string, 0, len(w.Labels))
-	for _, l := range w.Labels {
-		if l.GetName() == "" {
-			return fleet.Runner{}, fmt.Errorf("runner %d has a label without a name", w.GetID())
-		}
-		labels = append(labels, strings.ToLower(l.GetName()))
+	labels, ok := sets.of(w.Labels)
+	if !ok {
+		return fleet.Runner{}, fmt.Errorf("runner %d has a label without a name", w.ID)
 	}
-	slices.Sort(labels)
 	r := fleet.Runner{
-		ID:        w.GetID(),
-		Name:      w.GetName(),
-		OS:        w.GetOS(),
-		Status:    fleet.Status(w.GetStatus()),
+		ID:        w.ID,
+		Name:      w.Name,
+		OS:        system(w.OS),
+		Status:    fleet.Status(w.Status),
 		Busy:      w.Busy == nil || *w.Busy,
-		Labels:    slices.Compact(labels),
+		Labels:    labels,
 		Ephemeral: w.Ephemeral,
+		Version:   w.Version,
 	}
 	if w.GroupID != nil {
 		r.Group = strconv.FormatInt(*w.GroupID, 10)
 	}
-	if w.Version != nil {
-		r.Version = *w.Version
-	}
 	return r, nil
+}
+
+// labelSets keeps each set of labels once: a fleet has few. The zero value is
+// ready, and safe for concurrent use. Nobody may change what it gives.
+type labelSets struct {
+	mu   sync.Mutex
+	sets map[string][]string // by the names as they came, each behind its length
+	key  []byte
+}
+
+// of gives the names in lower case, sorted, each once; false where one is
+// missing.
+func (l *labelSets) of(wire []wireLabel) ([]string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.key = l.key[:0]
+	for i := range wire {
+		if wire[i].Name == "" {
+			return nil, false
+		}
+		l.key = binary.AppendUvarint(l.key, uint64(len(wire[i].Name)))
+		l.key = append(l.key, wire[i].Name...)
+	}
+	if set, ok := l.sets[string(l.key)]; ok {
+		return set, true
+	}
+	set := make([]string, 0, len(wire))
+	for i := range wire {
+		set = append(set, strings.ToLower(wire[i].Name))
+	}
+	slices.Sort(set)
+	set = slices.Clip(slices.Compact(set))
+	if l.sets == nil {
+		l.sets = make(map[string][]string)
+	}
+	l.sets[string(l.key)] = set
+	return set, true
 }
 
 // Runner looks one runner up. fleet.ErrNotFound means that it is gone only if
 // CanList succeeds as well.
 func (c *Client) Runner(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error) {
-	o := runnerOperation(OpRunner, http.MethodGet, http.StatusOK, scope, id)
+	return c.runner(ctx, runnerOperation(OpRunner, http.MethodGet, http.StatusOK, scope, id))
+}
+
+// Confirm is Runner for those who can do without: before the limits of the
+// credential stop Runner they stop Confirm.
+func (c *Client) Confirm(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error) {
+	return c.runner(ctx, runnerOperation(OpConfirm, http.MethodGet, http.StatusOK, scope, id))
+}
+
+func (c *Client) runner(ctx context.Context, o operation) (fleet.Runner, error) {
 	var w wireRunner
-	if _, err := c.do(ctx, o, &w); err != nil {
+	if _, err := c.do(ctx, o, decoded{&w}); err != nil {
 		return fleet.Runner{}, err
 	}
-	r, err := w.runner()
-	if err == nil && r.ID != id {
+	r, err := w.runner(new(labelSets))
+	if err == nil && r.ID != o.runnerID {
 		err = fmt.Errorf("answer is runner %d", r.ID)
 	}
 	if err != nil {
@@ -99,6 +150,6 @@ func runnerOperation(op, method string, want int, scope fleet.Scope, id int64) o
 // tells a runner that is gone from a scope that cannot be seen, since GitHub
 // answers 404 to both.
 func (c *Client) CanList(ctx context.Context, scope fleet.Scope) error {
-	_, err := c.page(ctx, OpCanList, scope, 1, 1)
+	_, err := c.page(ctx, ask{op: OpCanList, scope: scope, number: 1, size: 1})
 	return err
 }

@@ -22,7 +22,7 @@ func TestRunnerConverts(t *testing.T) {
 			fleet.Runner{ID: 7, Name: "MBP", OS: "macos", Status: "online", Labels: []string{"macos", "self-hosted"}}},
 		{"as later servers have it",
 			`{"id":7,"name":"b","os":"Ubuntu 22.04.5 LTS","status":"offline","busy":true,"runner_group_id":3,"ephemeral":true,"version":"2.320.0","labels":[],"new":{}}`,
-			fleet.Runner{ID: 7, Name: "b", OS: "Ubuntu 22.04.5 LTS", Status: "offline", Busy: true, Group: "3", Ephemeral: true, Version: "2.320.0", Labels: []string{}}},
+			fleet.Runner{ID: 7, Name: "b", OS: "linux", Status: "offline", Busy: true, Group: "3", Ephemeral: true, Version: "2.320.0", Labels: []string{}}},
 		{"labels in any order, case and number",
 			`{"id":7,"name":"b","busy":false,"labels":[{"name":"Zeta"},{"name":"GPU"},{"name":"gpu"},{"name":"a"}]}`,
 			fleet.Runner{ID: 7, Name: "b", Labels: []string{"a", "gpu", "zeta"}}},
@@ -30,6 +30,13 @@ func TestRunnerConverts(t *testing.T) {
 		{"busy null is busy", `{"id":7,"busy":null,"labels":[]}`, fleet.Runner{ID: 7, Busy: true, Labels: []string{}}},
 		{"a status nobody knows stays", `{"id":7,"busy":false,"status":"Sleeping","labels":[]}`, fleet.Runner{ID: 7, Status: "Sleeping", Labels: []string{}}},
 		{"nulls", `{"id":7,"name":null,"os":null,"status":null,"busy":false,"runner_group_id":null,"ephemeral":null,"version":null,"labels":[]}`, fleet.Runner{ID: 7, Labels: []string{}}},
+		{"another distribution", `{"id":7,"busy":false,"os":"Red Hat Enterprise Linux 9.4 (Plow)","labels":[]}`, fleet.Runner{ID: 7, OS: "linux", Labels: []string{}}},
+		{"Windows with its trailing blank", `{"id":7,"busy":false,"os":"Microsoft Windows 10.0.17763 ","labels":[]}`, fleet.Runner{ID: 7, OS: "windows", Labels: []string{}}},
+		{"macOS with its version", `{"id":7,"busy":false,"os":"macOS 14.5.0","labels":[]}`, fleet.Runner{ID: 7, OS: "macos", Labels: []string{}}},
+		{"Darwin is no Windows", `{"id":7,"busy":false,"os":"Darwin 23.5.0","labels":[]}`, fleet.Runner{ID: 7, OS: "macos", Labels: []string{}}},
+		{"a distribution nobody knows", `{"id":7,"busy":false,"os":"Void Linux","labels":[]}`, fleet.Runner{ID: 7, OS: "linux", Labels: []string{}}},
+		{"before the first connect", `{"id":7,"busy":false,"os":"unknown","labels":[]}`, fleet.Runner{ID: 7, OS: "unknown", Labels: []string{}}},
+		{"a system nobody knows", `{"id":7,"busy":false,"os":" FreeBSD 14 ","labels":[]}`, fleet.Runner{ID: 7, OS: "freebsd 14", Labels: []string{}}},
 		{"a large id", `{"id":9223372036854775807,"busy":false,"labels":[]}`, fleet.Runner{ID: 9223372036854775807, Labels: []string{}}},
 	}
 	for _, tt := range tests {

@@ -27,7 +27,7 @@ func (c *Client) RemovalToken(ctx context.Context, scope fleet.Scope) (fleet.Tok
 func (c *Client) mint(ctx context.Context, op, path string, scope fleet.Scope) (fleet.Token, error) {
 	o := operation{op: op, scope: scope, method: http.MethodPost, path: path, want: http.StatusCreated}
 	var w gh.RegistrationToken // v45 gives both kinds the same shape
-	if _, err := c.do(ctx, o, &w); err != nil {
+	if _, err := c.do(ctx, o, decoded{&w}); err != nil {
 		return fleet.Token{}, err
 	}
 	switch {
@@ -43,7 +43,7 @@ func (c *Client) mint(ctx context.Context, op, path string, scope fleet.Scope) (
 func (c *Client) Downloads(ctx context.Context, scope fleet.Scope) ([]fleet.Download, error) {
 	o := operation{op: OpDownloads, scope: scope, method: http.MethodGet, path: "actions/runners/downloads", want: http.StatusOK}
 	var w []*gh.RunnerApplicationDownload
-	if _, err := c.do(ctx, o, &w); err != nil {
+	if _, err := c.do(ctx, o, decoded{&w}); err != nil {
 		return nil, err
 	}
 	downloads := make([]fleet.Download, 0, len(w))

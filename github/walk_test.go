@@ -31,7 +31,7 @@ func TestARateLimitStopsTheWalk(t *testing.T) {
 		})
 	})
 	gh := client(t, url, func(c *github.Config) { c.Concurrency = 1 })
-	got, err := gh.Runners(t.Context(), org)
+	got, err := gh.Runners(t.Context(), org, fleet.KeptListing{})
 	if err != nil || got.Complete || len(got.Runners) != 300 || got.Pages != 3 || got.Calls != 4 {
 		t.Errorf("%d runners, %d pages, %d calls, complete %v, %v", len(got.Runners), got.Pages, got.Calls, got.Complete, err)
 	}
@@ -79,7 +79,7 @@ func TestPagesAfterTheFirstAreFetchedTogetherWithinTheLimit(t *testing.T) {
 		mu.Unlock()
 	})
 	gh := client(t, url, func(c *github.Config) { c.Concurrency = limit })
-	got, err := gh.Runners(t.Context(), org)
+	got, err := gh.Runners(t.Context(), org, fleet.KeptListing{})
 	if err != nil || !got.Complete || len(got.Runners) != 900 {
 		t.Errorf("%d runners, complete %v (%v), %v", len(got.Runners), got.Complete, got.Incomplete, err)
 	}
@@ -107,7 +107,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 	t.Cleanup(srv.Close)
 	gh := client(t, srv.URL+"/api/v3", func(c *github.Config) { c.Concurrency = limit })
 	for range 3 {
-		if got, err := gh.Runners(t.Context(), org); err != nil || !got.Complete {
+		if got, err := gh.Runners(t.Context(), org, fleet.KeptListing{}); err != nil || !got.Complete {
 			t.Fatal(err, got.Incomplete)
 		}
 	}
@@ -138,7 +138,7 @@ func TestARunnerThatSlippedBetweenPagesIsFoundByItsID(t *testing.T) {
 		}
 	})
 	gh := client(t, url)
-	got, err := gh.Runners(t.Context(), org)
+	got, err := gh.Runners(t.Context(), org, fleet.KeptListing{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestACancelledWalkIsPartial(t *testing.T) {
 			<-r.Context().Done()
 		})
 	})
-	got, err := client(t, url).Runners(ctx, org)
+	got, err := client(t, url).Runners(ctx, org, fleet.KeptListing{})
 	if err != nil || got.Complete || !errors.Is(got.Incomplete, ctx.Err()) {
 		t.Errorf("complete %v (%v), %v, want the context's end", got.Complete, got.Incomplete, err)
 	}

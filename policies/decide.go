@@ -3,6 +3,7 @@ package policies
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,10 @@ type Input struct {
 	// Runners are those to decide on: all live ones of the target, or just one
 	// that is looked at again. Shares count Target.Population, never these.
 	Runners []fleet.Observed
+	// Neighbours tells for each of Runners, by id, of the other live runners of
+	// the target. nil: Runners are all live ones, so that it can be counted.
+	// Only a policy that LooksAround needs it.
+	Neighbours map[int64]fleet.Neighbours
 	// MatchedSince tells since when each runner has matched without a break.
 	// One that is absent has matched since now.
 	MatchedSince map[int64]time.Time
@@ -23,6 +28,9 @@ type Input struct {
 	// Guards.Max.Window, without those that an allowance paid for;
 	// ActedLastMinute all of them within the last minute.
 	Acted, ActedLastMinute int
+	// Brake is the target's, Alarm what it minds.
+	Brake fleet.Brake
+	Alarm fleet.Alarm
 	// State tells of a halt and of the allowance that is left.
 	State fleet.PolicyState
 }
@@ -36,9 +44,10 @@ type Plan struct {
 	// grace marks, all others lose theirs.
 	Matched []int64
 	Counts  fleet.Counts
-	// Halt says with its numbers why the policy halts now; empty where it does
-	// not, or is halted already.
-	Halt string
+	// Halt says with its numbers why the policy halts now, and HaltedBy is the
+	// reason of the decisions that it halts; empty where it does not, or is
+	// halted already.
+	Halt, HaltedBy string
 }
 
 // Decide applies a policy to runners as they are known at now. It is pure, and
@@ -51,10 +60,11 @@ func Decide(p *Policy, in Input, now time.Time) Plan {
 		return plan
 	}
 	d := &decider{policy: p, in: in, now: now, plan: &plan}
-	d.vars.target = targetView{Name: in.Target.Name}
-	if in.Target.Scope != (fleet.Scope{}) {
-		d.vars.target.Scope = in.Target.Scope.String()
+	if p.LooksAround() && in.Neighbours == nil {
+		d.in.Neighbours = neighbours(in.Runners)
 	}
+	d.vars.target = viewOf(in.Target)
+	d.common, d.stamps = d.shared(), map[time.Time]any{}
 	for _, key := range []string{CountEvaluated, CountMatched, CountUnknown, CountErrors, CountAct, CountKeep, CountHalt} {
 		plan.Counts[key] = 0
 	}
@@ -68,12 +78,16 @@ func Decide(p *Policy, in Input, now time.Time) Plan {
 		d.runner(&in.Runners[i])
 	}
 	d.limit()
+	reasons := fleet.Counts{}
 	for i := range plan.Decisions {
 		decision := &plan.Decisions[i]
 		plan.Counts[string(decision.Verdict)]++
 		for _, reason := range decision.Reasons {
-			plan.Counts["reason_"+reason]++
+			reasons[reason]++
 		}
+	}
+	for reason, n := range reasons {
+		plan.Counts["reason_"+reason] = n
 	}
 	return plan
 }
@@ -84,22 +98,26 @@ type decider struct {
 	now    time.Time
 	plan   *Plan
 	vars   activation
-	due    []candidate // what no guard keeps; decided by limit
+	common fleet.Evidence    // of all decisions
+	stamps map[time.Time]any // times as evidence has them
+	due    []candidate       // what no guard keeps; decided by limit
 }
 
 // candidate is a decision that is still open.
 type candidate struct {
-	decision   int // index in the plan
-	offlineFor time.Duration
-	id         int64
+	decision int // index in the plan
+	runner   *fleet.Observed
 }
 
 // runner decides on one runner, up to the limits that candidates share.
 func (d *decider) runner(r *fleet.Observed) {
 	d.plan.Counts[CountEvaluated]++
-	d.vars.observe(r, d.now)
+	d.vars.observe(r, d.in.Neighbours[r.ID].Newer, d.now)
 	if match := d.policy.match; match != nil {
-		answer, _, err := evaluate(match.program, &d.vars)
+		answer, err := no, oversized(r)
+		if err == nil {
+			answer, _, err = evaluate(match.program, &d.vars)
+		}
 		switch {
 		case err != nil:
 			d.plan.Counts[CountErrors]++
@@ -117,20 +135,25 @@ func (d *decider) runner(r *fleet.Observed) {
 	d.plan.Counts[CountMatched]++
 	d.plan.Matched = append(d.plan.Matched, r.ID)
 
-	evidence := d.evidence(r)
-	reasons := append(d.exemptions(evidence), d.guards(r)...)
+	exempt, said := d.exemptions()
+	reasons := append(exempt, d.guards(r)...)
 	switch {
 	case len(reasons) > 0:
+		evidence := d.evidence(r, d.common)
+		maps.Copy(evidence, said)
 		d.decide(r, fleet.VerdictKeep, reasons, evidence)
 	case d.policy.Action == fleet.ActionDeleteRunner:
-		d.due = append(d.due, candidate{len(d.plan.Decisions), r.OfflineFor, r.ID})
-		d.decide(r, fleet.VerdictAct, []string{ReasonMatched}, evidence)
+		d.due = append(d.due, candidate{len(d.plan.Decisions), r})
+		d.decide(r, fleet.VerdictAct, []string{ReasonMatched}, nil) // limit has the evidence
 	default:
-		d.decide(r, fleet.VerdictAct, []string{ReasonMatched, ReasonReport}, evidence)
+		d.decide(r, fleet.VerdictAct, []string{ReasonMatched, ReasonReport}, d.evidence(r, d.common))
 	}
 }
 
 func (d *decider) decide(r *fleet.Observed, v fleet.Verdict, reasons []string, evidence fleet.Evidence) {
+	if n := len(d.plan.Decisions); n == cap(d.plan.Decisions) {
+		d.plan.Decisions = slices.Grow(d.plan.Decisions, min(n+1, len(d.in.Runners)-n)) // never beyond one for each
+	}
 	d.plan.Decisions = append(d.plan.Decisions, fleet.Decision{
 		At:           d.now,
 		Policy:       d.policy.Name,
@@ -147,8 +170,9 @@ func (d *decider) decide(r *fleet.Observed, v fleet.Verdict, reasons []string, e
 }
 
 // exemptions evaluates each exemption by itself: joined by ||, one that is
-// true would swallow the error of another, and the other way round.
-func (d *decider) exemptions(evidence fleet.Evidence) []string {
+// true would swallow the error of another, and the other way round. It gives
+// the reasons to keep the runner, and their evidence.
+func (d *decider) exemptions() ([]string, fleet.Evidence) {
 	var names, errs []string
 	for _, x := range d.policy.exempt {
 		answer, what, err := evaluate(x.program, &d.vars)
@@ -162,7 +186,11 @@ func (d *decider) exemptions(evidence fleet.Evidence) []string {
 			names = append(names, x.name)
 		}
 	}
+	if names == nil && errs == nil {
+		return nil, nil
+	}
 	var reasons []string
+	evidence := fleet.Evidence{}
 	if names != nil {
 		reasons = append(reasons, ReasonExempt)
 		evidence["exempt"] = strings.Join(names, ", ")
@@ -171,42 +199,70 @@ func (d *decider) exemptions(evidence fleet.Evidence) []string {
 		reasons = append(reasons, ReasonExemptError)
 		evidence["exempt_error"] = strings.Join(errs, "; ")
 	}
-	return reasons
+	return reasons, evidence
 }
 
-// limit decides on the candidates: nobody while the policy is halted or more
-// are due than max allows; then those that have been offline longest, as many
-// as the rate lets through.
+// limit decides on the candidates: nobody while the policy is halted, where the
+// target goes dark, within a freeze, or where more are due than max allows; then
+// those that have been offline longest, or of those to be drained idle longest, as
+// many as the rate lets through. The
+// brake halts a policy of which nobody is due as well: those that went dark will
+// be due one day, and nothing will show then that they did so at once.
 func (d *decider) limit() {
+	dark := d.policy.Action == fleet.ActionDeleteRunner && d.in.Brake.Trips(d.in.Alarm)
+	if dark && !d.in.State.Halted {
+		d.plan.Halt, d.plan.HaltedBy = d.darkness(), ReasonBrake
+	}
 	if len(d.due) == 0 {
 		return
 	}
 	g := d.policy.Guards
+	thaw, frozen := g.frozen(d.now)
 	limit, capped := g.Max.Cap(d.in.Target.Population)
 	allowed := max(limit-d.in.Acted, 0) + d.in.State.Allowance
+	e := maps.Clone(d.common)
+	e["due"], e["rate_per_minute"], e["acted_last_minute"] = len(d.due), g.Rate, d.in.ActedLastMinute
+	if capped {
+		e["max_count"], e["max_percent"], e["min_population"] = g.Max.Count, g.Max.Percent, g.Max.MinPopulation
+		e["max_window_seconds"], e["acted_in_window"] = seconds(g.Max.Window), d.in.Acted
+		e["allowance"], e["allowed"] = d.in.State.Allowance, allowed
+	}
+	if frozen {
+		putTime(e, "freeze_until", thaw)
+	}
+	if d.in.Alarm.Newly() > 0 {
+		maps.Copy(e, d.alarm())
+	}
+	if because := d.in.State.Reason; d.in.State.Halted && because != "" {
+		e["halt"] = because
+	} else if d.plan.Halt != "" {
+		e["halt"] = d.plan.Halt
+	}
 	for _, c := range d.due {
-		e := d.plan.Decisions[c.decision].Evidence
-		e["due"] = len(d.due)
-		e["rate_per_minute"], e["acted_last_minute"] = g.Rate, d.in.ActedLastMinute
-		if capped {
-			e["max_count"], e["max_percent"], e["min_population"] = g.Max.Count, g.Max.Percent, g.Max.MinPopulation
-			e["max_window_seconds"], e["acted_in_window"] = seconds(g.Max.Window), d.in.Acted
-			e["allowance"], e["allowed"] = d.in.State.Allowance, allowed
-		}
+		d.plan.Decisions[c.decision].Evidence = d.evidence(c.runner, e)
 	}
 	switch {
 	case d.in.State.Halted:
 		d.close(fleet.VerdictHalt, ReasonHalted, d.due)
 		return
+	case dark:
+		d.close(fleet.VerdictHalt, ReasonBrake, d.due)
+		return
+	case frozen:
+		d.close(fleet.VerdictKeep, ReasonFreeze, d.due)
+		return
 	case capped && len(d.due) > allowed:
-		d.plan.Halt = d.overMax(allowed)
+		d.plan.Halt, d.plan.HaltedBy = d.overMax(allowed), ReasonOverMax
 		d.close(fleet.VerdictHalt, ReasonOverMax, d.due)
 		return
 	case g.Rate == 0:
 		return
 	}
 	slices.SortFunc(d.due, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.offlineFor, a.offlineFor), cmp.Compare(a.id, b.id))
+		if d.policy.Drain {
+			return byIdleness(a.runner, b.runner, d.now)
+		}
+		return cmp.Or(cmp.Compare(b.runner.OfflineFor, a.runner.OfflineFor), cmp.Compare(a.runner.ID, b.runner.ID))
 	})
 	room := max(g.Rate-d.in.ActedLastMinute, 0)
 	if room < len(d.due) {

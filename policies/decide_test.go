@@ -53,6 +53,19 @@ func verdicts(p policies.Plan) string {
 	return strings.Join(lines, "; ")
 }
 
+// says has the host speak of the runner, so long ago.
+func says(state fleet.HostRunnerState, ago time.Duration) func(*policies.Input, *fleet.Observed) {
+	return func(_ *policies.Input, r *fleet.Observed) {
+		r.HostSays = fleet.HostReport{SeenAt: now.Add(-ago), Stopped: state == fleet.HostRunnerStopped}
+		switch state {
+		case fleet.HostRunnerBusy:
+			r.HostSays.BusyAt = now.Add(-ago)
+		case fleet.HostRunnerIdle:
+			r.HostSays.IdleAt = now.Add(-ago)
+		}
+	}
+}
+
 func TestDeletionIsKeptByEachGuard(t *testing.T) {
 	t.Parallel()
 	p := load(t, document("runner.labels.size() > 0 && runner.offline_for > duration(\"168h\")"))
@@ -84,11 +97,42 @@ func TestDeletionIsKeptByEachGuard(t *testing.T) {
 		{"grace not over", func(in *policies.Input, _ *fleet.Observed) { in.MatchedSince[1] = now.Add(-24*time.Hour + 1) }, "1 keep grace"},
 		{"matched for the first time", func(in *policies.Input, _ *fleet.Observed) { in.MatchedSince = nil }, "1 keep grace"},
 		{"matched since the future", func(in *policies.Input, _ *fleet.Observed) { in.MatchedSince[1] = now.Add(time.Hour) }, "1 keep grace"},
+		{"a workflow job on it", func(_ *policies.Input, r *fleet.Observed) {
+			r.Work = fleet.Work{OpenJob: 7, OpenSince: now.Add(-5 * 24 * time.Hour)}
+		}, "1 keep open_job"},
+		{"a workflow job that lost its end", func(_ *policies.Input, r *fleet.Observed) {
+			r.Work = fleet.Work{OpenJob: 7, OpenSince: now.Add(-5*24*time.Hour - 1)}
+		}, "1 act matched"},
+		{"only workflow jobs that are done", func(_ *policies.Input, r *fleet.Observed) { r.Work = fleet.Work{LastDoneAt: now} }, "1 act matched"},
+		{"its host says busy", says(fleet.HostRunnerBusy, 3*time.Minute-1), "1 keep host_busy"},
+		{"its host says idle", says(fleet.HostRunnerIdle, 0), "1 keep host_alive"},
+		{"its host says stopped", says(fleet.HostRunnerStopped, 0), "1 act matched"},
+		{"its host is silent", says(fleet.HostRunnerBusy, 3*time.Minute), "1 act matched"},
+		{"registered a moment ago", func(_ *policies.Input, r *fleet.Observed) {
+			r.Host, r.HostSays.TokenAt = "build-01", now.Add(-12*time.Minute)
+			r.FirstSeenAt, r.LastOnlineAt = now.Add(-10*time.Minute+1), time.Time{}
+		}, "1 keep booting"},
+		{"registered a moment ago, and online since", func(_ *policies.Input, r *fleet.Observed) {
+			r.Host, r.HostSays.TokenAt, r.FirstSeenAt = "build-01", now.Add(-2*time.Minute), now.Add(-time.Minute)
+		}, "1 act matched"},
+		{"registered long ago", func(_ *policies.Input, r *fleet.Observed) {
+			r.Host, r.HostSays.TokenAt = "build-01", now.Add(-12*time.Minute)
+			r.FirstSeenAt, r.LastOnlineAt = now.Add(-10*time.Minute), time.Time{}
+		}, "1 act matched"},
+		{"held", func(_ *policies.Input, r *fleet.Observed) { r.Hold = fleet.Hold{At: now.Add(-time.Hour)} }, "1 keep hold"},
+		{"a hold to its end", func(_ *policies.Input, r *fleet.Observed) {
+			r.Hold = fleet.Hold{At: now.Add(-time.Hour), Until: now.Add(1)}
+		}, "1 keep hold"},
+		{"a hold that has ended", func(_ *policies.Input, r *fleet.Observed) {
+			r.Hold = fleet.Hold{At: now.Add(-time.Hour), Until: now}
+		}, "1 act matched"},
 		{"everything at once", func(in *policies.Input, r *fleet.Observed) {
+			says(fleet.HostRunnerBusy, 0)(in, r)
+			r.Work, r.Hold = fleet.Work{OpenJob: 1, OpenSince: now}, fleet.Hold{At: now}
 			r.Busy, r.MissingSince, r.RemovedAt, r.OfflineListings, r.OfflineSpan = true, now, now, 0, 0
 			in.Target = fleet.TargetState{Target: in.Target.Target, Suspect: fleet.SuspectEmpty, CredentialFault: "403"}
 			in.MatchedSince = nil
-		}, "1 keep removed+missing+busy+credential+inventory_incomplete+inventory_stale+inventory_suspect+witness_listings+witness_apart+grace"},
+		}, "1 keep removed+missing+busy+open_job+host_busy+hold+credential+inventory_incomplete+inventory_stale+inventory_suspect+witness_listings+witness_apart+grace"},
 	}
 	for _, tt := range tests {
 		r := due(1)
@@ -146,6 +190,25 @@ func TestExpressionThatErrsKeepsTheRunner(t *testing.T) {
 	}
 	if got := plan.Decisions[1].Evidence["error"]; got != "index out of bounds: 1" {
 		t.Errorf("the evidence has error %v", got)
+	}
+}
+
+// What an expression may cost is estimated for runners as GitHub has them, so
+// no others are evaluated.
+func TestOversizedRunnersAreKeptUnevaluated(t *testing.T) {
+	t.Parallel()
+	p := load(t, document(longOffline))
+	many, name, label, full := due(1), due(2), due(3), due(4)
+	many.Labels = make([]string, 101)
+	name.Name = strings.Repeat("n", 257)
+	label.Labels = []string{strings.Repeat("ż", 257)}
+	full.Labels, full.Name = make([]string, 100), strings.Repeat("ż", 256)
+	plan := policies.Decide(p, input(many, name, label, full), now)
+	if got, want := verdicts(plan), "1 keep match_error; 2 keep match_error; 3 keep match_error; 4 act matched"; got != want {
+		t.Errorf("Decide = %q, want %q", got, want)
+	}
+	if got, want := plan.Decisions[0].Evidence["error"], "it has 101 labels, more than the 100 that expressions are made for"; got != want {
+		t.Errorf("the evidence has error %v, want %v", got, want)
 	}
 }
 

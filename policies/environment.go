@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
+	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/cost"
@@ -17,132 +17,24 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 )
 
-// runnerView is a runner as an expression sees it. There are durations and no
-// times: a zero time would be 2,000 years ago, and so long offline. A nil
-// duration and an empty text are unknown.
-type runnerView struct {
-	Name        string         `cel:"name"`
-	OS          string         `cel:"os"`
-	Status      string         `cel:"status"`
-	Busy        bool           `cel:"busy"`
-	Labels      []string       `cel:"labels"`
-	Group       string         `cel:"group"`
-	Version     string         `cel:"version"`
-	Ephemeral   bool           `cel:"ephemeral"`
-	OfflineFor  *time.Duration `cel:"offline_for"`
-	IdleFor     *time.Duration `cel:"idle_for"`
-	Age         *time.Duration `cel:"age"`
-	OnlineSeen  *time.Duration `cel:"online_seen"`
-	NeverOnline bool           `cel:"never_online"`
-}
-
-const runnerFields = "name, os, status, busy, labels, group, version, ephemeral, offline_for, idle_for, age, online_seen, never_online"
-
-// targetView is a target as an expression sees it.
-type targetView struct {
-	Name  string `cel:"name"`
-	Scope string `cel:"scope"`
-}
-
-// unknownFields are the fields that may be unknown, with the value that stands
-// for that. A bool is always known: muster takes a missing busy for busy.
-var unknownFields = func() map[string]*types.Unknown {
-	m := map[string]*types.Unknown{}
-	for _, f := range []string{"runner.name", "runner.os", "runner.status", "runner.group", "runner.version",
-		"runner.offline_for", "runner.idle_for", "runner.age", "runner.online_seen", "target.name", "target.scope"} {
-		m[f] = types.NewUnknown(0, types.NewAttributeTrail(f))
-	}
-	return m
-}()
-
-var durationFields = map[string]bool{"offline_for": true, "idle_for": true, "age": true, "online_seen": true}
-
-// unknowns makes reading an unknown field give CEL's unknown. The native
-// adapter alone gives 0 and "", and then !(runner.offline_for > d) and
-// runner.group != "prod" hold for runners of which nothing is known.
-type unknowns struct{ types.Provider }
-
-func (u unknowns) FindStructFieldType(structType, field string) (*types.FieldType, bool) {
-	ft, ok := u.Provider.FindStructFieldType(structType, field)
-	unknown := unknownFields[strings.ToLower(structType)+"."+field]
-	if !ok || unknown == nil {
-		return ft, ok
-	}
-	return &types.FieldType{
-		Type:  ft.Type,
-		IsSet: ft.IsSet,
-		GetFrom: func(object any) (any, error) {
-			if !ft.IsSet(object) {
-				return unknown, nil
-			}
-			return ft.GetFrom(object)
-		},
-	}, true
-}
-
-// activation holds the variables of one evaluation. It may be used again for
-// the next runner, by one goroutine.
-type activation struct {
-	runner runnerView
-	target targetView
-
-	offlineFor, idleFor, age, onlineSeen time.Duration
-}
-
-func (a *activation) ResolveName(name string) (any, bool) {
-	switch name {
-	case "runner":
-		return &a.runner, true
-	case "target":
-		return &a.target, true
-	}
-	return nil, false
-}
-
-func (a *activation) Parent() cel.Activation { return nil }
-
-// observe puts a runner in, as it is known at now.
-func (a *activation) observe(r *fleet.Observed, now time.Time) {
-	a.runner = runnerView{
-		Name: r.Name, OS: r.OS, Status: string(r.Status), Busy: r.Busy, Labels: r.Labels,
-		Group: r.Group, Version: r.Version, Ephemeral: r.Ephemeral,
-		NeverOnline: r.LastOnlineAt.IsZero() && !r.FirstSeenAt.IsZero() && r.Status == fleet.StatusOffline,
-	}
-	if r.Status == fleet.StatusOffline && !r.OfflineSince.IsZero() {
-		a.offlineFor = r.OfflineFor
-		a.runner.OfflineFor = &a.offlineFor
-	}
-	// How long it has been idle is unknown too where it was never seen busy:
-	// its workflow jobs may all have run between two looks.
-	if !r.Busy && !r.LastBusyAt.IsZero() {
-		a.idleFor = max(now.Sub(r.LastBusyAt), 0)
-		a.runner.IdleFor = &a.idleFor
-	}
-	if !r.FirstSeenAt.IsZero() {
-		a.age = max(now.Sub(r.FirstSeenAt), 0)
-		a.runner.Age = &a.age
-	}
-	if !r.LastOnlineAt.IsZero() {
-		a.onlineSeen = max(now.Sub(r.LastOnlineAt), 0)
-		a.runner.OnlineSeen = &a.onlineSeen
-	}
-}
-
 // environment is what expressions are compiled in. dyn would undo the static
 // types; with no time of its own an expression has no use for timestamps.
 var environment = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewCustomEnv(
+		cel.EnableMacroCallTracking(), // to write an expression's parts: see Policy.Read
 		cel.StdLib(cel.StdLibSubset(&env.LibrarySubset{
 			ExcludeFunctions: []*env.Function{{Name: "dyn"}, {Name: "type"}, {Name: "timestamp"}},
 		})),
 		ext.NativeTypes(
 			types.NativeTypeFor[runnerView](types.NativeTypeAlias("Runner"), ext.ParseStructTags(true)),
+			types.NativeTypeFor[hostView](types.NativeTypeAlias("Host"), ext.ParseStructTags(true)),
 			types.NativeTypeFor[targetView](types.NativeTypeAlias("Target"), ext.ParseStructTags(true)),
 		),
 		func(e *cel.Env) (*cel.Env, error) {
 			return cel.CustomTypeProvider(unknowns{e.CELTypeProvider()})(e)
 		},
 		cel.Variable("runner", cel.ObjectType("Runner")),
+		cel.Variable("host", cel.ObjectType("Host")),
 		cel.Variable("target", cel.ObjectType("Target")),
 		cel.Function("version_at_least", cel.Overload("version_at_least_string_string",
 			[]*cel.Type{cel.StringType, cel.StringType}, cel.BoolType, cel.BinaryBinding(versionAtLeast))),
@@ -190,21 +82,53 @@ func parseVersion(s string) ([4]uint64, bool) {
 	return version, true
 }
 
-// sizes bounds what an expression may meet, for the estimate of its cost: 100
-// labels and texts of 256 characters, both beyond what GitHub gives.
-type sizes struct{}
+// maxLabels and maxShown, in characters, are what a runner may have and each of
+// its texts may be long: both beyond what GitHub gives.
+const (
+	maxLabels = 100
+	maxShown  = 256
+)
 
-func (sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
+// oversized says what about a runner is beyond what the cost of an expression
+// is estimated for; nil: nothing.
+func oversized(r *fleet.Observed) error {
+	if len(r.Labels) > maxLabels {
+		return fmt.Errorf("it has %d labels, more than the %d that expressions are made for", len(r.Labels), maxLabels)
+	}
+	for _, text := range [...]string{r.Name, r.OS, string(r.Status), r.Group, r.Version} {
+		if long(text) {
+			return fmt.Errorf("the text %.20q… is longer than the %d characters that expressions are made for", text, maxShown)
+		}
+	}
+	for _, label := range r.Labels {
+		if long(label) {
+			return fmt.Errorf("the label %.20q… is longer than the %d characters that expressions are made for", label, maxShown)
+		}
+	}
+	return nil
+}
+
+func long(text string) bool { return len(text) > maxShown && utf8.RuneCountInString(text) > maxShown }
+
+// sizes bounds what an expression may meet, for the estimate of its cost: a
+// runner within its bounds, and the params as they are.
+type sizes struct{ params map[string]param }
+
+func (s sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	path := node.Path()
 	if len(path) == 0 || node.ComputedSize() != nil {
 		return nil // a literal or the result of a call: CEL knows better
 	}
+	entries, characters := uint64(maxLabels), uint64(maxShown)
+	if name, ok := strings.CutPrefix(path[0], "params."); ok {
+		entries, characters = s.params[name].size()
+	}
 	var size cost.SizeEstimate
 	switch node.Type().Kind() {
 	case types.ListKind:
-		size = cost.RangedSizeEstimate(0, 100)
+		size = cost.RangedSizeEstimate(0, entries)
 	case types.StringKind:
-		size = cost.RangedSizeEstimate(0, 256)
+		size = cost.RangedSizeEstimate(0, characters)
 	default:
 		return nil
 	}

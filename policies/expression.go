@@ -1,19 +1,20 @@
 package policies
 
 import (
-	"regexp"
 	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common"
 	celast "cel.dev/cel-go/common/ast"
-	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 	"github.com/goccy/go-yaml/ast"
 )
 
 // maxCost bounds an expression by CEL's static estimate: a millisecond for one
 // runner, by Kubernetes' measure of 0.1 s for a cost of 1,000,000
-// (apiserver/pkg/apis/cel/config.go).
+// (apiserver/pkg/apis/cel/config.go). The estimate holds for runners within
+// maxLabels and maxShown, and no other is evaluated; CEL's own limit at run time
+// would count every step, which makes evaluation twice as slow.
 const maxCost = 10_000
 
 // maxExpression bounds an expression, in bytes.
@@ -22,13 +23,19 @@ const maxExpression = 16 << 10
 // compiled is an expression that passed all checks.
 type compiled struct {
 	program cel.Program
-	// always is true where the expression is true whatever the runner.
-	always bool
+	// constant is true or false where the expression is that whatever the
+	// runner, else nil.
+	constant ref.Val
+	// neighbours tells that it asks for what lies beyond one runner.
+	neighbours bool
+	// env and checked are what program was made of, to read it by its parts.
+	env     *cel.Env
+	checked *cel.Ast
 }
 
 // compile checks the expression in n. What is wrong with it is reported at its
 // place in the file; then, and where n is nil, the answer is nil.
-func (f *file) compile(path string, n ast.Node, match bool) *compiled {
+func (f *file) compile(path string, n ast.Node, in language, match bool) *compiled {
 	if n == nil {
 		return nil
 	}
@@ -48,12 +55,8 @@ func (f *file) compile(path string, n ast.Node, match bool) *compiled {
 		f.fault(n, "%s: the expression is empty: write one, or leave the key out", path)
 		return nil
 	}
-	env, err := environment()
-	if err != nil {
-		f.fault(n, "%s: set up CEL: %v", path, err)
-		return nil
-	}
-	x := &expression{file: f, path: path, node: n, source: source, lines: strings.Split(source, "\n")}
+	env := in.env
+	x := &expression{file: f, path: path, node: n, source: source, lines: strings.Split(source, "\n"), params: in.names()}
 
 	parsed, issues := env.Parse(source)
 	if issues.Err() != nil {
@@ -72,13 +75,14 @@ func (f *file) compile(path string, n ast.Node, match bool) *compiled {
 	}
 	before := len(f.faults)
 	info := checked.NativeRep().SourceInfo()
-	(&linter{checked: checked, match: match, report: func(e celast.Expr, format string, args ...any) {
+	l := &linter{checked: checked, match: match, used: in.used, report: func(e celast.Expr, format string, args ...any) {
 		x.fault(info.GetStartLocation(e.ID()), format, args...)
-	}}).lint()
+	}}
+	l.lint()
 	if len(f.faults) > before {
 		return nil
 	}
-	estimate, err := env.EstimateCost(checked, sizes{})
+	estimate, err := env.EstimateCost(checked, sizes{in.params})
 	if err != nil || estimate.Max > maxCost {
 		f.fault(n, "%s: the expression may cost %d steps for one runner, %d is the most: walk over labels once, join fewer conditions", path, estimate.Max, maxCost)
 		return nil
@@ -88,25 +92,36 @@ func (f *file) compile(path string, n ast.Node, match bool) *compiled {
 		f.fault(n, "%s: %v", path, err)
 		return nil
 	}
-	return &compiled{program: program, always: isAlwaysTrue(env, checked)}
+	return &compiled{program: program, constant: fold(in, checked), neighbours: l.neighbours, env: env, checked: checked}
 }
 
-// isAlwaysTrue folds constants. Where that cannot be done it is not.
-func isAlwaysTrue(env *cel.Env, checked *cel.Ast) bool {
-	folding, err := cel.NewConstantFoldingOptimizer()
+// fold gives what an expression is whatever the runner; nil where it depends
+// on the runner, and where that cannot be told.
+func fold(in language, checked *cel.Ast) ref.Val {
+	var options []cel.ConstantFoldingOption
+	if len(in.params) > 0 { // it costs
+		known, err := cel.NewActivation(in.values())
+		if err != nil {
+			return nil
+		}
+		options = append(options, cel.FoldKnownValues(known))
+	}
+	folding, err := cel.NewConstantFoldingOptimizer(options...)
 	if err != nil {
-		return false
+		return nil
 	}
 	optimizer, err := cel.NewStaticOptimizer(folding)
 	if err != nil {
-		return false
+		return nil
 	}
-	folded, issues := optimizer.Optimize(env, checked)
+	folded, issues := optimizer.Optimize(in.env, checked)
 	if issues.Err() != nil {
-		return false
+		return nil
 	}
-	e := folded.NativeRep().Expr()
-	return e.Kind() == celast.LiteralKind && e.AsLiteral() == types.True
+	if e := folded.NativeRep().Expr(); e.Kind() == celast.LiteralKind {
+		return e.AsLiteral()
+	}
+	return nil
 }
 
 // expression is an expression on its way through the checks.
@@ -116,6 +131,7 @@ type expression struct {
 	node   ast.Node
 	source string
 	lines  []string
+	params string  // names of what params has, for messages
 	found  []place // of the runes of source; filled at the first fault
 	looked bool
 }
@@ -147,49 +163,9 @@ func (x *expression) fault(at common.Location, format string, args ...any) {
 	x.file.faultAt(line, col, "%s: "+format+"; in: %s", append(append([]any{x.path}, args...), x.line(at.Line()))...)
 }
 
-var (
-	undeclared = regexp.MustCompile(`^undeclared reference to '([^']*)'`)
-	noField    = regexp.MustCompile(`^undefined field '([^']*)'`)
-)
-
-// laterNames are variables that expressions are promised and do not have yet.
-var laterNames = map[string]bool{"host": true, "params": true}
-
-// expecting is the tail of a syntax fault: every token there could be.
-var expecting = regexp.MustCompile(` expecting \{.*\}$`)
-
 // issues reports CEL's findings with what to do about them.
 func (x *expression) issues(found []*common.Error) {
 	for _, issue := range found {
-		x.fault(issue.Location, "%s", remedy(strings.TrimPrefix(issue.Message, "Syntax error: ")))
+		x.fault(issue.Location, "%s", x.remedy(strings.TrimPrefix(issue.Message, "Syntax error: "), issue.Location))
 	}
-}
-
-// remedy puts CEL's message in words that say what to do.
-func remedy(message string) string {
-	name := func(form *regexp.Regexp) string {
-		if m := form.FindStringSubmatch(message); m != nil {
-			return m[1]
-		}
-		return ""
-	}
-	switch {
-	case laterNames[name(undeclared)]:
-		return name(undeclared) + " is not there yet: use runner and target"
-	case name(undeclared) == "now", name(undeclared) == "timestamp":
-		return name(undeclared) + " is unknown: use durations such as runner.offline_for and runner.age"
-	case name(undeclared) != "":
-		return "'" + name(undeclared) + "' is unknown: there are runner, target, version_at_least and CEL's own functions and macros"
-	case name(noField) != "":
-		return "the field '" + name(noField) + "' is unknown: a runner has " + runnerFields + "; a target has name, scope"
-	case message == "invalid matches argument":
-		return "the pattern is not a regular expression: write one in RE2's syntax"
-	case message == "comprehension exceeds nesting limit":
-		return "a macro (exists, all, map, filter) within or after another costs too much: use one at a time"
-	case strings.HasPrefix(message, "mismatched input '<EOF>'"):
-		return "the expression ends too early"
-	case strings.HasPrefix(message, "token recognition error at: '= "):
-		return "= is no operator: compare with =="
-	}
-	return expecting.ReplaceAllString(message, "")
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/muster-fleet/muster/fleet"
 )
 
 // Fault is one thing that is wrong with a file of policies.
@@ -51,4 +53,19 @@ func (f *file) err() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// meant is a question after the word that was most likely meant; empty where
+// none of those there are is close. Swapped neighbours count as two changes.
+func meant(word string, words []string) string {
+	best, least := "", min(2, len([]rune(word))/2)+1
+	for _, w := range words {
+		if d := fleet.Distance(word, w); d < least {
+			best, least = w, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ", did you mean " + best + "?"
 }

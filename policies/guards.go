@@ -23,7 +23,10 @@ func (f *file) guards(p *Policy, m, spec *mapping) {
 	g := Guards{Complete: true, MaxAge: defaultMaxAge}
 	deletes := p.Action == fleet.ActionDeleteRunner
 	if deletes {
-		g.Rate, g.Listings, g.Apart = defaultRate, defaultListings, defaultApart
+		g.Rate = defaultRate
+		if !p.Drain {
+			g.Listings, g.Apart = defaultListings, defaultApart
+		}
 		if m == nil && !spec.has("guards") {
 			f.fault(spec.node, "spec.guards is missing: a deletion needs grace and max, which have no default")
 		}
@@ -51,7 +54,11 @@ func (f *file) guards(p *Policy, m, spec *mapping) {
 		g.Rate = n
 	}
 
-	w := f.mapping("spec.guards.witnesses", m.take("witnesses"))
+	wNode := m.take("witnesses")
+	w := f.mapping("spec.guards.witnesses", wNode)
+	if p.Drain && wNode != nil {
+		f.fault(wNode, "spec.guards.witnesses: a drain takes runners that are online, which no listing sees offline: leave it out, the host is the witness")
+	}
 	if n, ok := f.integer("spec.guards.witnesses.listings", w.take("listings"), 1, math.MaxInt32); ok {
 		g.Listings = n
 	}
@@ -59,7 +66,9 @@ func (f *file) guards(p *Policy, m, spec *mapping) {
 		g.Apart = d
 	}
 	w.done()
-	m.done("min_survivors", "freeze")
+	g.MinSurvivors, _ = f.integer("spec.guards.min_survivors", m.take("min_survivors"), 0, math.MaxInt32)
+	g.Freeze = f.freezes(m.take("freeze"))
+	m.done()
 	p.Guards = g
 }
 

@@ -2,6 +2,8 @@ package policies
 
 import (
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -10,6 +12,8 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
 
 	"github.com/muster-fleet/muster/fleet"
 )
@@ -20,7 +24,10 @@ type linter struct {
 	checked *cel.Ast
 	match   bool
 	report  func(e ast.Expr, format string, args ...any)
-	known   map[string]bool // duration fields of which has(…) is asked
+	known   map[string]bool // fields of which has(…) is asked
+	used    map[string]bool // filled with the params that are named
+
+	neighbours bool // set where newer_registrations is named
 }
 
 // scope tells for the variables of macros what they range over.
@@ -75,7 +82,14 @@ func (l *linter) walk(e ast.Expr, in scope) {
 			l.walk(field.AsStructField().Value(), in)
 		}
 	case ast.SelectKind:
+		if e.AsSelect().FieldName() == "newer_registrations" {
+			l.neighbours = true
+		}
 		l.walk(e.AsSelect().Operand(), in)
+	case ast.IdentKind:
+		if name, ok := strings.CutPrefix(e.AsIdent(), "params."); ok {
+			l.used[name] = true
+		}
 	}
 }
 
@@ -84,7 +98,7 @@ func (l *linter) call(function string, operands []ast.Expr, in scope) {
 	case "duration":
 		l.durationLiteral(operands[0])
 	case "version_at_least":
-		if s, ok := literal(operands[1]); ok {
+		if s, ok := l.literal(operands[1]); ok {
 			if _, ok := parseVersion(s); !ok {
 				l.report(operands[1], "version_at_least: %q is not a version, want a form such as 2.320.0", s)
 			}
@@ -96,16 +110,21 @@ func (l *linter) call(function string, operands []ast.Expr, in scope) {
 		l.unknownIsShort(operands[1])
 		l.labelCase(function, operands, in)
 	case operators.Equals, operators.NotEquals, operators.In:
-		l.status(operands)
+		l.words(operands, "Runner", "status", string(fleet.StatusOnline), string(fleet.StatusOffline))
+		l.words(operands, "Host", "state", hostStates...)
+		l.null(operands)
 		l.labelCase(function, operands, in)
-	case "startsWith", "endsWith", "contains", "matches":
+	case "matches":
+		l.pattern(operands[1])
+		l.labelCase(function, operands, in)
+	case "startsWith", "endsWith", "contains":
 		l.labelCase(function, operands, in)
 	}
 }
 
 // durationLiteral reports what time.ParseDuration, and so CEL, cannot read.
 func (l *linter) durationLiteral(e ast.Expr) {
-	s, ok := literal(e)
+	s, ok := l.literal(e)
 	if !ok {
 		return
 	}
@@ -125,31 +144,58 @@ func (l *linter) unknownIsShort(e ast.Expr) {
 	if !l.match || e.Kind() != ast.SelectKind {
 		return
 	}
-	if f := e.AsSelect().FieldName(); durationFields[f] && l.isView(e.AsSelect().Operand(), "Runner") && !l.known[f] {
-		l.report(e, "runner.%s is not always known and may not be compared as short unasked: write has(runner.%s) && in front", f, f)
+	view, f := l.view(e.AsSelect().Operand()), e.AsSelect().FieldName()
+	if slices.Contains(durationFields[view], f) && !l.known[f] {
+		name := strings.ToLower(view) + "." + f
+		l.report(e, "%s is not always known and may not be compared as short unasked: write has(%s) && in front", name, name)
 	}
 }
 
-// status reports a comparison of the status with a text that it never has, by
-// which != would hold for every runner.
-func (l *linter) status(operands []ast.Expr) {
+// pattern reports a param that is no regular expression; CEL sees to literals.
+func (l *linter) pattern(e ast.Expr) {
+	if e.Kind() == ast.LiteralKind {
+		return
+	}
+	if s, ok := l.literal(e); ok {
+		if _, err := regexp.Compile(s); err != nil {
+			l.report(e, "%s", badPattern)
+		}
+	}
+}
+
+// null reports a comparison with null, which CEL allows for durations.
+func (l *linter) null(operands []ast.Expr) {
+	for i, o := range operands {
+		if o.Kind() == ast.LiteralKind && o.AsLiteral() == types.NullValue && len(operands) == 2 {
+			l.report(operands[1-i], "nothing is null here: ask has(runner.idle_for) for what may be unknown")
+		}
+	}
+}
+
+// words reports a comparison of a field with a text that it never has, by
+// which != would hold always.
+func (l *linter) words(operands []ast.Expr, view, field string, words ...string) {
 	is := func(e ast.Expr) bool {
-		return e.Kind() == ast.SelectKind && e.AsSelect().FieldName() == "status" && l.isView(e.AsSelect().Operand(), "Runner")
+		return e.Kind() == ast.SelectKind && e.AsSelect().FieldName() == field && l.view(e.AsSelect().Operand()) == view
 	}
 	for i, o := range operands {
 		if !is(o) || len(operands) != 2 {
 			continue
 		}
-		others := []ast.Expr{operands[1-i]}
-		if others[0].Kind() == ast.ListKind {
-			others = others[0].AsList().Elements()
-		}
-		for _, other := range others {
-			if s, ok := literal(other); ok && s != string(fleet.StatusOnline) && s != string(fleet.StatusOffline) {
-				l.report(other, `runner.status is never %q: compare it with "online" or "offline"`, s)
+		for _, other := range l.literals(operands[1-i]) {
+			if !slices.Contains(words, other.text) {
+				l.report(other.at, "%s.%s is never %q: compare it with %s", strings.ToLower(view), field, other.text, quoted(words))
 			}
 		}
 	}
+}
+
+func quoted(words []string) string {
+	var all []string
+	for _, word := range words {
+		all = append(all, strconv.Quote(word))
+	}
+	return strings.Join(all, " or ")
 }
 
 // labelCase reports a label compared with a literal that is not lower case:
@@ -165,7 +211,7 @@ func (l *linter) labelCase(function string, operands []ast.Expr, in scope) {
 			if i == j {
 				continue
 			}
-			if at, s := upper(other, in, function == "matches"); at != nil {
+			if at, s := l.upper(other, in, function == "matches"); at != nil {
 				l.report(at, "labels are lower case and never meet %q: write it in lower case", s)
 			}
 		}
@@ -176,7 +222,7 @@ func (l *linter) labelCase(function string, operands []ast.Expr, in scope) {
 func (l *linter) labels(e ast.Expr, in scope) bool {
 	switch e.Kind() {
 	case ast.SelectKind:
-		return e.AsSelect().FieldName() == "labels" && l.isView(e.AsSelect().Operand(), "Runner")
+		return e.AsSelect().FieldName() == "labels" && l.view(e.AsSelect().Operand()) == "Runner"
 	case ast.IdentKind:
 		over, bound := in[e.AsIdent()]
 		return bound && l.labels(over, without(in, e.AsIdent()))
@@ -190,36 +236,30 @@ func (l *linter) labels(e ast.Expr, in scope) bool {
 	return false
 }
 
-func (l *linter) isView(e ast.Expr, name string) bool {
-	return l.checked.NativeRep().GetType(e.ID()).TypeName() == name
+// view is the name of a view's type, or of whatever e is.
+func (l *linter) view(e ast.Expr) string {
+	return l.checked.NativeRep().GetType(e.ID()).TypeName()
 }
 
 var escaped = regexp.MustCompile(`\\(?:[pP]\{[^}]*\}|.)`)
 
 // upper finds a literal with an upper-case letter in it.
-func upper(e ast.Expr, in scope, pattern bool) (at ast.Expr, value string) {
-	switch e.Kind() {
-	case ast.LiteralKind:
-		s, ok := literal(e)
-		shown := s
+func (l *linter) upper(e ast.Expr, in scope, pattern bool) (at ast.Expr, value string) {
+	if e.Kind() == ast.IdentKind {
+		if over, bound := in[e.AsIdent()]; bound {
+			return l.upper(over, without(in, e.AsIdent()), pattern)
+		}
+	}
+	for _, found := range l.literals(e) {
+		s := found.text
 		if pattern {
 			if strings.Contains(s, "(?i") {
-				return nil, ""
+				continue
 			}
 			s = escaped.ReplaceAllString(s, "") // \S and \p{L} are no letters
 		}
-		if ok && strings.IndexFunc(s, unicode.IsUpper) >= 0 {
-			return e, shown
-		}
-	case ast.ListKind:
-		for _, el := range e.AsList().Elements() {
-			if at, value := upper(el, in, pattern); at != nil {
-				return at, value
-			}
-		}
-	case ast.IdentKind:
-		if over, bound := in[e.AsIdent()]; bound {
-			return upper(over, without(in, e.AsIdent()), pattern)
+		if strings.IndexFunc(s, unicode.IsUpper) >= 0 {
+			return found.at, found.text
 		}
 	}
 	return nil, ""
@@ -236,10 +276,48 @@ func without(in scope, name string) scope {
 	return out
 }
 
-func literal(e ast.Expr) (string, bool) {
-	if e.Kind() != ast.LiteralKind {
-		return "", false
+// constant is the value of a literal or of a param; nil where e is neither.
+func (l *linter) constant(e ast.Expr) ref.Val {
+	switch e.Kind() {
+	case ast.LiteralKind:
+		return e.AsLiteral()
+	case ast.IdentKind:
+		if reference := l.checked.NativeRep().ReferenceMap()[e.ID()]; reference != nil {
+			return reference.Value
+		}
 	}
-	s, ok := e.AsLiteral().(types.String)
+	return nil
+}
+
+// literal is the text that e is, in the expression itself or among the params.
+func (l *linter) literal(e ast.Expr) (string, bool) {
+	s, ok := l.constant(e).(types.String)
 	return string(s), ok
+}
+
+// text is a literal and where it stands.
+type text struct {
+	at   ast.Expr
+	text string
+}
+
+// literals are the texts that e is, or that a list holds.
+func (l *linter) literals(e ast.Expr) []text {
+	if s, ok := l.literal(e); ok {
+		return []text{{e, s}}
+	}
+	var all []text
+	if e.Kind() == ast.ListKind {
+		for _, el := range e.AsList().Elements() {
+			all = append(all, l.literals(el)...)
+		}
+	}
+	if list, ok := l.constant(e).(traits.Lister); ok {
+		for it := list.Iterator(); it.HasNext() == types.True; {
+			if s, ok := it.Next().(types.String); ok {
+				all = append(all, text{e, string(s)})
+			}
+		}
+	}
+	return all
 }

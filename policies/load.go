@@ -4,9 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
+	"cel.dev/cel-go/common/types"
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -76,12 +78,13 @@ func (f *file) policy(doc ast.Node) *Policy {
 func (f *file) spec(p *Policy, spec *mapping) {
 	enforcement := spec.need("enforcement", "write disabled, audit (decide and record only) or enforce")
 	scope := f.mapping("spec.scope", spec.need("scope", "write scope: {targets: [NAME]}"))
+	params := f.mapping("spec.params", spec.take("params"))
 	matchNode := spec.need("match", "say which runners, such as runner.status == \"offline\" && runner.offline_for > duration(\"168h\")")
 	exempt := f.mapping("spec.exempt", spec.take("exempt"))
 	guards := f.mapping("spec.guards", spec.take("guards"))
 	actions := spec.need("actions", actionsRemedy)
 	tests := f.list("spec.tests", spec.take("tests"))
-	spec.done("params")
+	spec.done()
 
 	f.enforcement(p, enforcement)
 	f.action(p, actions)
@@ -90,15 +93,26 @@ func (f *file) spec(p *Policy, spec *mapping) {
 		f.targets(p, scope)
 		scope.done()
 	}
-	p.match = f.compile("spec.match", matchNode, true)
-	if p.match != nil && p.match.always && deletes {
-		f.fault(matchNode, "spec.match: the expression is true for every runner, which no deletion may be: name a condition")
-		p.match = nil
-	}
-	exemptOK := exempt == nil || f.exemptions(p, exempt)
 	f.guards(p, guards, spec)
-	if p.match != nil && exemptOK && p.Action != "" {
-		f.vectors(p, matchNode)
+	in, ok := f.language(params)
+	if !ok {
+		return // no expression can be told right from wrong
+	}
+	p.match = f.compile("spec.match", matchNode, in, true)
+	exemptOK := exempt == nil || f.exemptions(p, exempt, in)
+	if p.match == nil || !exemptOK {
+		return
+	}
+	f.unused(in)
+	switch {
+	case p.match.constant == types.True && deletes:
+		f.fault(matchNode, "spec.match: the expression is true for every runner, which no deletion may be: name a condition")
+		return
+	case p.match.constant == types.False:
+		f.fault(matchNode, "spec.match: the expression is false for every runner: name a condition, or turn the policy off with enforcement: disabled")
+		return
+	}
+	if p.Action != "" && f.vectors(p, matchNode) {
 		f.tests(p, tests)
 	}
 }
@@ -112,36 +126,73 @@ func (f *file) enforcement(p *Policy, n ast.Node) {
 	p.Enforcement = fleet.Enforcement(e)
 }
 
-const actionsRemedy = "write actions: [{delete_runner: {}}] or [{report: {}}]"
+const actionsRemedy = "write actions: [{delete_runner: {}}], [{report: {}}] or, to drain hosts, [{drain_host: {}}, {delete_runner: {}}, {release_host: {}}]"
 
+// actionKinds are those that a policy may name.
+var actionKinds = []fleet.ActionKind{fleet.ActionDeleteRunner, fleet.ActionReport, fleet.ActionDrainHost, fleet.ActionReleaseHost}
+
+// action reads spec.actions: a report, or a deletion with what comes before and
+// after it.
 func (f *file) action(p *Policy, n ast.Node) {
-	actions := f.list("spec.actions", n)
-	if n != nil && len(actions) != 1 {
-		if _, ok := n.(*ast.SequenceNode); ok {
-			f.fault(n, "spec.actions: %d actions, a policy has exactly one: %s", len(actions), actionsRemedy)
-		}
+	entries := f.list("spec.actions", n)
+	before := len(f.faults)
+	var kinds []fleet.ActionKind
+	for i, entry := range entries {
+		kinds = append(kinds, f.actionKind(fmt.Sprintf("spec.actions[%d]", i), entry))
+	}
+	has := func(kind fleet.ActionKind) bool { return slices.Contains(kinds, kind) }
+	switch {
+	case has(fleet.ActionDeleteRunner), has(fleet.ActionDrainHost), has(fleet.ActionReleaseHost):
+		p.Action, p.Drain, p.Release = fleet.ActionDeleteRunner, has(fleet.ActionDrainHost), has(fleet.ActionReleaseHost)
+	case has(fleet.ActionReport):
+		p.Action = fleet.ActionReport
+	}
+	if _, ok := n.(*ast.SequenceNode); !ok || len(f.faults) > before {
 		return
 	}
-	for _, entry := range actions {
-		m := f.mapping("spec.actions[0]", entry)
-		if m == nil {
-			return
-		}
-		for _, kind := range []fleet.ActionKind{fleet.ActionDeleteRunner, fleet.ActionReport} {
-			if body := m.take(string(kind)); m.has(string(kind)) {
-				if p.Action != "" {
-					f.fault(entry, "spec.actions[0]: two actions in one entry, a policy has exactly one: %s", actionsRemedy)
-				}
-				p.Action = kind
-				f.mapping("spec.actions[0]."+string(kind), body).done()
+	before = len(f.faults)
+	switch {
+	case len(kinds) == 0:
+		f.fault(n, "spec.actions is empty: %s", actionsRemedy)
+	case has(fleet.ActionReport) && len(kinds) > 1:
+		f.fault(n, "spec.actions: a report stands alone: %s", actionsRemedy)
+	case has(fleet.ActionReleaseHost) && !has(fleet.ActionDrainHost):
+		f.fault(n, "spec.actions: release_host without drain_host, and nobody would have asked whether the host is at work: %s", actionsRemedy)
+	case has(fleet.ActionDrainHost) && !has(fleet.ActionDeleteRunner):
+		f.fault(n, "spec.actions: drain_host without delete_runner, and the host would take workflow jobs again: %s", actionsRemedy)
+	case len(kinds) > 1 && !slices.Equal(kinds, drained) && !slices.Equal(kinds, drained[:2]):
+		f.fault(n, "spec.actions: an action twice, or in an order that is not theirs: %s", actionsRemedy)
+	}
+	if len(f.faults) > before {
+		p.Action, p.Drain, p.Release = "", false, false // what it should be cannot be told
+	}
+}
+
+// drained is the order of a drain: the last may be left out.
+var drained = []fleet.ActionKind{fleet.ActionDrainHost, fleet.ActionDeleteRunner, fleet.ActionReleaseHost}
+
+// actionKind reads one entry of spec.actions; empty where it has a fault.
+func (f *file) actionKind(path string, entry ast.Node) fleet.ActionKind {
+	m := f.mapping(path, entry)
+	if m == nil {
+		return ""
+	}
+	var found fleet.ActionKind
+	before := len(f.faults)
+	for _, kind := range actionKinds {
+		if body := m.take(string(kind)); m.has(string(kind)) {
+			if found != "" {
+				f.fault(entry, "%s: two actions in one entry, each has its own: %s", path, actionsRemedy)
 			}
-		}
-		before := len(f.faults)
-		m.done("drain_host", "release_host")
-		if p.Action == "" && len(f.faults) == before {
-			f.fault(entry, "spec.actions[0]: no action: %s", actionsRemedy)
+			found = kind
+			f.mapping(path+"."+string(kind), body).done()
 		}
 	}
+	m.done()
+	if found == "" && len(f.faults) == before {
+		f.fault(entry, "%s: no action: %s", path, actionsRemedy)
+	}
+	return found
 }
 
 func (f *file) targets(p *Policy, scope *mapping) {
@@ -168,18 +219,29 @@ func (f *file) targets(p *Policy, scope *mapping) {
 	}
 }
 
+// maxExempt bounds a policy's exemptions, far above any use.
+const maxExempt = 100
+
 // exemptions reports whether all of them can be evaluated.
-func (f *file) exemptions(p *Policy, m *mapping) bool {
+func (f *file) exemptions(p *Policy, m *mapping, in language) bool {
+	if len(m.keys) > maxExempt {
+		f.fault(m.node, "spec.exempt: %d entries are too many, %d is the most: join some", len(m.keys), maxExempt)
+		return false
+	}
 	ok := true
 	for _, key := range m.keys {
 		name := key.(*ast.StringNode).Value
 		if !fleet.ValidName(name) {
 			f.fault(key, "spec.exempt: %q cannot be a name: names are lower-case letters, digits and '-', 63 at most", name)
 		}
-		c := f.compile("spec.exempt."+name, m.take(name), false)
+		value := m.take(name)
+		c := f.compile("spec.exempt."+name, value, in, false)
 		if c == nil {
 			ok = false
 			continue
+		}
+		if c.constant != nil {
+			f.fault(value, "spec.exempt.%s: the expression is %v for every runner: name a condition, or leave it out", name, c.constant)
 		}
 		p.exempt = append(p.exempt, exemption{name, c})
 	}

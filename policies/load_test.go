@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,8 +103,8 @@ func TestLoadFillsInTheDefaults(t *testing.T) {
 	}
 
 	report := load(t, strings.Replace(strings.Replace(document(longOffline), "delete_runner", "report", 1), "  guards: {grace: 1d, max: {count: 5, percent: 10}}\n", "", 1))
-	if want := (policies.Guards{Complete: true, MaxAge: 10 * time.Minute}); report.Guards != want {
-		t.Errorf("guards of a report = %+v, want %+v", report.Guards, want)
+	if diff := cmp.Diff(policies.Guards{Complete: true, MaxAge: 10 * time.Minute}, report.Guards); diff != "" {
+		t.Errorf("guards of a report, want (-) got (+):\n%s", diff)
 	}
 }
 
@@ -188,12 +189,30 @@ func TestWhatIsTooLongIsRefused(t *testing.T) {
 	if _, err := policies.Load("p.yaml", []byte(strings.Repeat("---\n", 10_000))); err == nil || !strings.Contains(err.Error(), "too many") {
 		t.Errorf("Load of 10,000 documents: %v", err)
 	}
+	for name, text := range map[string]string{
+		"freezes":    freezing("freeze: [" + strings.Repeat(`{cron: "0 6 * * *", duration: 1h}, `, 21) + "]"),
+		"exemptions": document(longOffline + "\n  exempt: {" + manyExemptions(101) + "}"),
+	} {
+		if _, err := policies.Load("p.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), "too many") {
+			t.Errorf("Load of too many %s: %v", name, err)
+		}
+	}
 	long := document(longOffline + strings.Repeat(" && !runner.busy", 2000))
 	if _, err := policies.Load("p.yaml", []byte(long)); err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("Load of a long expression: %v", err)
 	}
 }
 
+func manyExemptions(n int) string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf("a%d: runner.busy", i))
+	}
+	return strings.Join(all, ", ")
+}
+
+// Whatever the file: faults have a place, nothing panics, and no policy that is
+// taken deletes a runner that is online, busy, or not known.
 func FuzzLoad(f *testing.F) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil {
@@ -206,11 +225,40 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(text)
 	}
-	f.Add([]byte(document(longOffline)))
+	for _, text := range mistakes(f) {
+		f.Add(text)
+	}
+	samples, err := fs.Glob(policies.Samples(), "*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range samples {
+		text, err := fs.ReadFile(policies.Samples(), name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte(freezing(`min_survivors: 1, freeze: [{cron: "30 1 * * *", duration: 2h, time_zone: Europe/London}]`)))
+	f.Add([]byte(withParams("teams: [team-web, team-db], least: 2.320.0, on: true", `params.on && runner.labels.exists(l, l in params.teams) && version_at_least(runner.version, params.least)`)))
+
+	nothing, atWork, busy := fleet.Observed{}, online(2, "linux"), due(3)
+	nothing.ID, nothing.Busy, busy.Busy = 1, true, true
 	f.Fuzz(func(t *testing.T, text []byte) {
 		loaded, err := policies.Load("p.yaml", text)
 		if (err == nil) == (len(loaded) == 0) {
 			t.Errorf("Load = %d policies, %v", len(loaded), err)
+		}
+		for _, p := range loaded {
+			in := input(nothing, atWork, busy, due(4))
+			if in.Target.Name = "acme"; len(p.Targets) > 0 {
+				in.Target.Name = p.Targets[0]
+			}
+			for _, d := range policies.Decide(p, in, now).Decisions {
+				if d.RunnerID < 4 && d.Verdict == fleet.VerdictAct && p.Action == fleet.ActionDeleteRunner {
+					t.Errorf("%s deletes runner %d: %v", p.Name, d.RunnerID, d.Reasons)
+				}
+			}
 		}
 		if err == nil {
 			return

@@ -22,6 +22,13 @@ type Policy struct {
 	Targets []string
 	Guards  Guards
 	Action  fleet.ActionKind
+	// Drain has the deletion take online runners that have no workflow job, and
+	// their hosts asked first. Without it a deletion takes offline ones alone.
+	Drain bool
+	// Pool is the one whose hosts are too many; empty: none is.
+	Pool string
+	// Release has the host told, once its runner is gone. Only with Drain.
+	Release bool
 
 	match  *compiled // nil: matches always
 	exempt []exemption
@@ -47,6 +54,12 @@ type Guards struct {
 	// have to be, Apart the time from the first of them to the last; 0: any.
 	Listings int
 	Apart    time.Duration
+	// MinSurvivors is how many runners with the same labels have to be online
+	// beside one that is deleted; 0: none.
+	MinSurvivors int
+	// MinLifetime is how long ago a runner has to have been seen first; 0: any.
+	MinLifetime time.Duration
+	Freeze      []Freeze // no act within any of them
 }
 
 // Max caps how many runners of one target a policy acts on within a rolling
@@ -73,9 +86,51 @@ func Operator() *Policy {
 	}
 }
 
+// ScaleDownName is the name of the built-in policy behind hosts that are too
+// many. It is no name that a file could use.
+const ScaleDownName = "scale_down"
+
+// ScaleDown is the built-in policy by which a pool gives up hosts: how many is
+// for the size of the pool to say, and not for max or rate. Everything else that
+// guards a drain holds.
+func ScaleDown(pool *Pool) *Policy {
+	return &Policy{
+		Name:        ScaleDownName,
+		Enforcement: fleet.EnforcementEnforce,
+		Targets:     []string{pool.Target},
+		Pool:        pool.Name,
+		Guards:      Guards{Complete: true, MaxAge: defaultMaxAge, MinLifetime: pool.MinLifetime},
+		Action:      fleet.ActionDeleteRunner,
+		Drain:       true,
+		Release:     true,
+	}
+}
+
+// Actions are what the policy does, in the order in which a file has them.
+func (p *Policy) Actions() []fleet.ActionKind {
+	all := []fleet.ActionKind{p.Action}
+	if p.Drain {
+		all = append([]fleet.ActionKind{fleet.ActionDrainHost}, all...)
+	}
+	if p.Release {
+		all = append(all, fleet.ActionReleaseHost)
+	}
+	return all
+}
+
 // Covers reports whether the policy is for a target.
 func (p *Policy) Covers(target string) bool {
 	return len(p.Targets) == 0 || slices.Contains(p.Targets, target) || slices.Contains(p.Targets, fleet.All)
+}
+
+// LooksAround reports whether a decision on one runner rests on others: see
+// [Input].Neighbours.
+func (p *Policy) LooksAround() bool { return p.Guards.MinSurvivors > 0 || p.asksForNewer() }
+
+// asksForNewer reports whether an expression names newer_registrations.
+func (p *Policy) asksForNewer() bool {
+	return p.match != nil && p.match.neighbours ||
+		slices.ContainsFunc(p.exempt, func(x exemption) bool { return x.neighbours })
 }
 
 // Cap is how many runners Max lets the policy act on within its window, given
@@ -90,6 +145,9 @@ func (m Max) Cap(population int) (int, bool) {
 	}
 	return n, true
 }
+
+// WindowText is the window as people write it: 1h and not 1h0m0s.
+func (m Max) WindowText() string { return short(m.Window) }
 
 // short writes a duration without its zero units: 1h and not 1h0m0s.
 func short(d time.Duration) string {

@@ -59,6 +59,7 @@ func drawInput(t *rapid.T) policies.Input {
 	in.ActedLastMinute = rapid.SampledFrom([]int{0, 0, 1, 3, 40}).Draw(t, "acted in the last minute")
 	in.State.Halted = rapid.IntRange(0, 9).Draw(t, "halted") == 0
 	in.State.Allowance = rapid.SampledFrom([]int{0, 0, 3, 30}).Draw(t, "allowance")
+	in.Alarm = fleet.Alarm{Offline: rapid.SampledFrom([]int{0, 0, 0, 5, 30}).Draw(t, "newly offline"), Of: in.Target.Population}
 	switch rapid.IntRange(0, 14).Draw(t, "inventory") {
 	case 0:
 		in.Target.LastOutcome = fleet.SyncPartial
@@ -119,6 +120,8 @@ func TestDeletionsKeepTheRules(t *testing.T) {
 				t.Fatalf("acts on the inventory %+v", in.Target)
 			case in.State.Halted:
 				t.Fatalf("acts while halted")
+			case in.Alarm.Offline >= 10 && in.Alarm.Offline*5 > in.Alarm.Of:
+				t.Fatalf("acts while %d of %d are newly offline", in.Alarm.Offline, in.Alarm.Of)
 			}
 			if p == operator {
 				continue

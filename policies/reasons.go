@@ -33,11 +33,32 @@ const (
 	ReasonMissing = "missing"
 	// ReasonOnline keeps a runner that is not known to be offline.
 	ReasonOnline = "online"
+	// ReasonOffline keeps a runner that is not known to be online from being
+	// drained: nobody could say whether a workflow job is on it.
+	ReasonOffline = "offline"
+	// ReasonNoHost keeps a runner from being drained of which it is not known
+	// which host it is on.
+	ReasonNoHost = "no_host"
+	// ReasonYoung keeps a runner that was first seen less than min_lifetime ago.
+	ReasonYoung = "young"
 	// ReasonBusy keeps a runner that is busy or may be.
 	ReasonBusy = "busy"
+	// ReasonOpenJob keeps a runner on which a workflow job is in progress, as
+	// GitHub's events tell, whatever its listings say.
+	ReasonOpenJob = "open_job"
+	// ReasonHostBusy and ReasonHostAlive keep a runner whose host said within
+	// the last three minutes that its program is at work, or waits for work.
+	ReasonHostBusy  = "host_busy"
+	ReasonHostAlive = "host_alive"
+	// ReasonBooting keeps a runner that was registered a moment ago with a
+	// token of muster's, and may not have had the time to connect.
+	ReasonBooting = "booting"
+	// ReasonHold keeps a runner that an operator wants kept.
+	ReasonHold = "hold"
 
-	// ReasonSpared: the last look before a deletion spoke against it, and no
-	// complete listing has begun since.
+	// ReasonSpared: the last look before a deletion, or the host, spoke against
+	// it, and no complete listing has begun since; or it is to be drained, and
+	// that was less than ten minutes ago.
 	ReasonSpared = "spared"
 
 	// ReasonCredential: GitHub refuses the target's credential.
@@ -54,15 +75,26 @@ const (
 	ReasonWitnessListings = "witness_listings"
 	// ReasonWitnessApart: those listings are too close together.
 	ReasonWitnessApart = "witness_apart"
+	// ReasonMinSurvivors: fewer than min_survivors runners of the same labels
+	// are online.
+	ReasonMinSurvivors = "min_survivors"
 	// ReasonGrace: it has not been matched for long enough.
 	ReasonGrace = "grace"
 
 	// ReasonHalted: the policy is halted for this target.
 	ReasonHalted = "halted"
+	// ReasonBrake: too much of the target has gone dark at once.
+	ReasonBrake = "brake"
+	// ReasonFreeze: it is due, and the policy is within a freeze.
+	ReasonFreeze = "freeze"
 	// ReasonOverMax: more runners are due than max allows, so none is acted on.
 	ReasonOverMax = "over_max"
 	// ReasonRate: it is due, and waits for a later run.
 	ReasonRate = "rate"
+	// ReasonBudget: it is due, and GitHub's limits on the credential do not
+	// leave room for the last look and the deletion. Decide makes no such
+	// decision: whoever asks GitHub does.
+	ReasonBudget = "budget"
 )
 
 // Keys of [Plan].Counts beside those of the reasons, which are "reason_" and

@@ -2,12 +2,30 @@ package policies_test
 
 import (
 	"io/fs"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
 )
+
+func TestDocsListEverySample(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/policies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := fs.Glob(policies.Samples(), "*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if !strings.Contains(string(text), "](../policies/samples/"+name+") |") {
+			t.Errorf("docs/policies.md does not list %s", name)
+		}
+	}
+}
 
 func TestEverySampleLoadsAndIsNamedLikeItsFile(t *testing.T) {
 	t.Parallel()

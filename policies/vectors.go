@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -18,48 +19,72 @@ const longAgo = 10 * 365 * 24 * time.Hour
 // policy that does. Labels are left out: an expression may ask for any.
 var builtIn = []struct {
 	what, remedy string
+	drains       bool // nor may a drain, which is for runners that are online
 	runner       func(a *activation)
 }{
 	{
-		"a runner of which nothing is known", "ask for what must be known, such as runner.offline_for",
+		"a runner of which nothing is known", "ask for what must be known, such as runner.status", true,
 		func(*activation) {},
 	},
 	{
-		"a runner that is online", "add runner.status == \"offline\"",
+		"a runner that is online", "add runner.status == \"offline\"", false,
 		func(a *activation) {
 			a.runner.Status = string(fleet.StatusOnline)
 			a.age, a.idleFor, a.onlineSeen = longAgo, longAgo, 0
 			a.runner.Age, a.runner.IdleFor, a.runner.OnlineSeen = &a.age, &a.idleFor, &a.onlineSeen
+			a.lost()
 		},
 	},
 	{
-		"a runner that is busy", "add !runner.busy",
+		"a runner that is busy", "add !runner.busy", true,
 		func(a *activation) { a.runner.Busy, a.runner.Status = true, string(fleet.StatusOnline) },
 	},
 	{
-		"a runner that went offline this moment", "add runner.offline_for > duration(\"168h\")",
+		"a runner that went offline this moment", "add runner.offline_for > duration(\"168h\")", false,
 		func(a *activation) {
 			a.runner.Status = string(fleet.StatusOffline)
 			a.age, a.offlineFor, a.onlineSeen = longAgo, 0, 0
 			a.runner.Age, a.runner.OfflineFor, a.runner.OnlineSeen = &a.age, &a.offlineFor, &a.onlineSeen
+			a.lost()
+		},
+	},
+	{
+		"a runner that was registered this moment", "add runner.offline_for > duration(\"1h\")", false,
+		func(a *activation) {
+			a.runner.Status, a.runner.Ephemeral, a.runner.NeverOnline = string(fleet.StatusOffline), true, true
+			a.age, a.offlineFor = 0, 0
+			a.runner.Age, a.runner.OfflineFor = &a.age, &a.offlineFor
 		},
 	},
 }
 
+// lost says the worst of everything beside the runner itself: its host is
+// gone, and has registered others since.
+func (a *activation) lost() {
+	a.newer, a.silentFor = 1, longAgo
+	a.runner.NewerRegistrations = &a.newer
+	a.host = hostView{Known: true, State: "gone", SilentFor: &a.silentFor}
+}
+
 // vectors runs the built-in vectors against a policy that deletes, up to the
-// first that it matches: the others mostly have the same cause.
-func (f *file) vectors(p *Policy, match ast.Node) {
+// first that it matches: the others, and its own tests, mostly have the same
+// cause. It reports whether there is none.
+func (f *file) vectors(p *Policy, match ast.Node) bool {
 	if p.Action != fleet.ActionDeleteRunner {
-		return
+		return true
 	}
 	for _, v := range builtIn {
+		if p.Drain && !v.drains {
+			continue
+		}
 		a := p.activation()
 		v.runner(a)
 		if wants, _ := p.wants(a); wants {
 			f.fault(match, "spec.match: it matches %s, which no deletion may: %s", v.what, v.remedy)
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // tests runs the policy's own tests.
@@ -80,6 +105,7 @@ func (f *file) tests(p *Policy, entries []ast.Node) {
 		names[name] = true
 		a := p.activation()
 		f.testRunner(path+".runner", a, f.mapping(path+".runner", m.need("runner", "describe the runner; what is left out is unknown")))
+		f.testHost(path+".host", a, f.mapping(path+".host", m.take("host")))
 		want, _ := f.word(path+".want", m.need("want", "write act or keep"), string(fleet.VerdictAct), string(fleet.VerdictKeep))
 		m.done()
 		if len(f.faults) > before {
@@ -101,7 +127,9 @@ func (p *Policy) testVerdict(a *activation) (fleet.Verdict, string) {
 		return fleet.VerdictKeep, why
 	case p.Action != fleet.ActionDeleteRunner:
 		return fleet.VerdictAct, why
-	case a.runner.Status != string(fleet.StatusOffline):
+	case p.Drain && a.runner.Status != string(fleet.StatusOnline):
+		return fleet.VerdictKeep, "a drain keeps every runner that is not online"
+	case !p.Drain && a.runner.Status != string(fleet.StatusOffline):
 		return fleet.VerdictKeep, "a deletion keeps every runner that is not offline"
 	case a.runner.Busy:
 		return fleet.VerdictKeep, "a deletion keeps every runner that is busy"
@@ -175,6 +203,25 @@ func (f *file) testRunner(path string, a *activation, m *mapping) {
 		if d, ok := f.duration(path+"."+field.name, m.take(field.name)); ok {
 			*field.into = &d
 		}
+	}
+	if n, ok := f.integer(path+".newer_registrations", m.take("newer_registrations"), 0, math.MaxInt32); ok {
+		a.newer = int64(n)
+		r.NewerRegistrations = &a.newer
+	}
+	m.done()
+}
+
+// testHost reads the host of a test, likewise; absent, nothing is known of it.
+func (f *file) testHost(path string, a *activation, m *mapping) {
+	if m == nil {
+		return
+	}
+	h := &a.host
+	h.Known, _ = f.boolean(path+".known", m.take("known"))
+	h.State, _ = f.word(path+".state", m.take("state"), hostStates...)
+	if d, ok := f.duration(path+".silent_for", m.take("silent_for")); ok {
+		a.silentFor = d
+		h.SilentFor = &a.silentFor
 	}
 	m.done()
 }

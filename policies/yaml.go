@@ -2,6 +2,7 @@ package policies
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -188,9 +189,8 @@ func (m *mapping) key(name string) ast.Node {
 	return m.node
 }
 
-// done reports the keys that nobody took; those in later are known but have no
-// effect yet.
-func (m *mapping) done(later ...string) {
+// done reports the keys that nobody took.
+func (m *mapping) done() {
 	if m == nil {
 		return
 	}
@@ -198,12 +198,10 @@ func (m *mapping) done(later ...string) {
 		name := k.(*ast.StringNode).Value
 		switch {
 		case slices.Contains(m.taken, name):
-		case slices.Contains(later, name):
-			m.f.fault(k, "%s is not there yet: leave it out", join(m.path, name))
 		case len(m.taken) == 0:
 			m.f.fault(k, "%s: unknown key, here is none: leave it out", join(m.path, name))
 		default:
-			m.f.fault(k, "%s: unknown key, want one of %s", join(m.path, name), strings.Join(m.taken, ", "))
+			m.f.fault(k, "%s: unknown key%s want one of %s", join(m.path, name), cmp.Or(meant(name, m.taken), ","), strings.Join(m.taken, ", "))
 		}
 	}
 }

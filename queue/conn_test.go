@@ -55,7 +55,6 @@ func TestConnectWaitsForAServerThatIsNotThereYet(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	url := s.ClientURL()
-	s.keepPort()
 	s.stop(t)
 	c, err := queue.Connect(t.Context(), queue.Config{URL: url, Name: t.Name(), Log: quiet})
 	if err != nil {

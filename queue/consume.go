@@ -72,9 +72,10 @@ func (v Verdict) String() string {
 // Delay is how long a Retry waits; zero for the others.
 func (v Verdict) Delay() time.Duration { return v.delay }
 
-// Consumer is a durable consumer of the trigger stream: all replicas that
-// name it share its messages.
+// Consumer is a durable consumer of a stream: all replicas that name it share
+// its messages.
 type Consumer struct {
+	Stream   string // empty: the trigger stream
 	Durable  string
 	Subjects []string      // without overlap
 	Workers  int           // messages handled at once by this process; 0 is 1
@@ -111,6 +112,9 @@ func (c *Conn) Consume(ctx context.Context, consumer Consumer, handle func(conte
 	}
 	if consumer.AckWait == 0 {
 		consumer.AckWait = defaultAckWait
+	}
+	if consumer.Stream == "" {
+		consumer.Stream = streamTrigger
 	}
 	intake := &intake{conn: c, consumer: consumer, handle: handle}
 	// Each worker asks for one message when it is free. So nothing waits in a
@@ -195,7 +199,7 @@ func (in *intake) session(ctx context.Context, wait *backoff) error {
 		// Across a reconnect the stream may have become another one with the
 		// same name; ids must not be made with the old one's time of birth.
 		if now := in.conn.nc.Stats().Reconnects; now != born {
-			if streamCreated, err = in.conn.streamCreated(ctx); err != nil {
+			if streamCreated, err = in.conn.streamCreated(ctx, in.consumer.Stream); err != nil {
 				in.conn.giveBack(m)
 				return err
 			}
@@ -212,6 +216,11 @@ func (in *intake) session(ctx context.Context, wait *backoff) error {
 // next waits for a message. Without one and without an error ctx has ended, or
 // it is time to look after the consumer.
 func next(ctx context.Context, messages jetstream.MessagesContext) (jetstream.Msg, error) {
+	if ctx.Err() != nil {
+		// Next would ask all the same, and what came of it would be lost with
+		// the subscription, and wait for AckWait.
+		return nil, nil
+	}
 	bounded, cancel := context.WithTimeout(ctx, idle)
 	defer cancel()
 	m, err := messages.Next(jetstream.NextContext(bounded))
@@ -306,19 +315,19 @@ func (c *Conn) ensureConsumer(ctx context.Context, want Consumer) (jetstream.Con
 	if !c.nc.IsConnected() {
 		return fail(nats.ErrDisconnected)
 	}
-	created, err := c.streamCreated(ctx)
+	created, err := c.streamCreated(ctx, want.Stream)
 	if err != nil {
 		return fail(err)
 	}
 	cfg := want.config()
-	consumer, err := c.js.Consumer(ctx, streamTrigger, want.Durable)
+	consumer, err := c.js.Consumer(ctx, want.Stream, want.Durable)
 	if err == nil && agrees(consumer.CachedInfo().Config, cfg) {
 		return consumer, created, nil
 	}
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fail(err)
 	}
-	if consumer, err = c.js.CreateOrUpdateConsumer(ctx, streamTrigger, cfg); err != nil {
+	if consumer, err = c.js.CreateOrUpdateConsumer(ctx, want.Stream, cfg); err != nil {
 		return fail(err)
 	}
 	return consumer, created, nil
@@ -334,17 +343,17 @@ func agrees(is, want jetstream.ConsumerConfig) bool {
 		is.AckPolicy == want.AckPolicy && is.MaxDeliver == want.MaxDeliver && is.MaxAckPending == want.MaxAckPending
 }
 
-// streamCreated is when the trigger stream was born; a missing one is made.
-func (c *Conn) streamCreated(ctx context.Context) (time.Time, error) {
-	stream, err := c.js.Stream(ctx, streamTrigger)
+// streamCreated is when the stream was born; a missing one is made.
+func (c *Conn) streamCreated(ctx context.Context, name string) (time.Time, error) {
+	stream, err := c.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if err := c.EnsureStreams(ctx); err != nil {
 			return time.Time{}, err
 		}
-		stream, err = c.js.Stream(ctx, streamTrigger)
+		stream, err = c.js.Stream(ctx, name)
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("look at stream %s: %w", streamTrigger, err)
+		return time.Time{}, fmt.Errorf("look at stream %s: %w", name, err)
 	}
 	return stream.CachedInfo().Created, nil
 }

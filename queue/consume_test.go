@@ -135,7 +135,6 @@ func publish(ctx context.Context, t *testing.T, s *natsServer, subject string) {
 func TestConsumeWaitsForAServerThatIsNotThereYet(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
-	s.keepPort()
 	s.stop(t)
 	c, err := queue.Connect(t.Context(), queue.Config{URL: s.ClientURL(), Log: quiet})
 	if err != nil {
@@ -237,8 +236,10 @@ func TestStoppingConsumeWaitsForTheRunningHandlerAndTakesNothingNew(t *testing.T
 	c := ready(t, s)
 	nc, js := client(t, s), admin(t, s)
 	began, release, stopped := make(chan struct{}, 10), make(chan struct{}), make(chan struct{})
+	stopping := make(chan struct{})
 	stop := background(t, func(ctx context.Context) error {
 		defer close(stopped)
+		context.AfterFunc(ctx, func() { close(stopping) })
 		return c.Consume(ctx, syncConsumer, func(ctx context.Context, _ queue.Message) queue.Verdict {
 			began <- struct{}{}
 			<-release
@@ -253,6 +254,7 @@ func TestStoppingConsumeWaitsForTheRunningHandlerAndTakesNothingNew(t *testing.T
 	}
 	receive(t, began)
 	go func() { _ = stop() }() // its error is the cleanup's to report
+	receive(t, stopping)
 	wait(t, js, syncConsumer.Durable, func(info *jetstream.ConsumerInfo) bool { return info.NumWaiting == 0 })
 	if err := nc.Publish("muster.v1.trigger.sync.octo", nil); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package queue_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -15,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/testcontainers/testcontainers-go"
 	tclog "github.com/testcontainers/testcontainers-go/log"
+
+	"github.com/muster-fleet/muster/db/dbtest"
 )
 
 // natsImage, where it is set, is the image whose server the tests run against,
@@ -31,14 +32,11 @@ type natsBox struct {
 
 func newNATSBox(t testing.TB) *natsBox {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := dbtest.FreePort()
 	if err != nil {
 		t.Fatalf("nats container: %v", err)
 	}
-	addr := netip.MustParseAddrPort(l.Addr().String())
-	if err := l.Close(); err != nil {
-		t.Fatalf("nats container: %v", err)
-	}
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))
 	return &natsBox{addr: addr}
 }
 

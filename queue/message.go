@@ -3,6 +3,7 @@ package queue
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,8 +14,11 @@ import (
 )
 
 const (
-	eventPrefix = "muster.v1.event."
-	tokenPrefix = "muster.v1.token."
+	eventPrefix     = "muster.v1.event."
+	githubPrefix    = "muster.v1.github."
+	hostPrefix      = "muster.v1.host."
+	provisionPrefix = "muster.v1.provision."
+	tokenPrefix     = "muster.v1.token."
 	// headerSource is how the command line says that it was it who published.
 	headerSource = "Muster-Source"
 )
@@ -28,15 +32,27 @@ func TriggerSubject(job fleet.Job, name string) string {
 // EventSubject is where events of the type are published.
 func EventSubject(eventType string) string { return eventPrefix + eventType }
 
+// ProvisionSubject is where hosts of the pool are asked for; "*" stands for
+// every pool.
+func ProvisionSubject(pool string) string { return provisionPrefix + pool }
+
 // TokenSubject is where the host asks for a token; "*" stands for every host.
 func TokenSubject(host string) string { return tokenPrefix + host + ".issue" }
 
-// Message is one delivery of a message of the trigger stream.
+// GitHubSubject is where webhook receivers hand on events of GitHub's of that
+// kind; ">" stands for every kind.
+func GitHubSubject(event string) string { return githubPrefix + event }
+
+// HeartbeatSubject is where the host sends heartbeats; "*" stands for every
+// host.
+func HeartbeatSubject(host string) string { return hostPrefix + host + ".heartbeat" }
+
+// Message is one delivery of a message of a stream.
 type Message struct {
 	Subject string
 	Headers map[string][]string
 	Body    []byte
-	// TriggerID is the same UUID at each delivery and, where the publisher
+	// TriggerID is the same UUID at each delivery, in whatever stream, and, where the publisher
 	// gave a message id, for each repeat of it on one UTC day. It is made of
 	// what the stream knows, so that nobody can choose it.
 	TriggerID string
@@ -47,6 +63,17 @@ type Message struct {
 	Source    fleet.Source // SourceNATS or SourceCLI; of what is Claimed the record knows better
 	Delivered int          // from 1
 	At        time.Time    // when the stream took it in, by the server's clock
+}
+
+// Header is the first value of a header, whose name counts without regard to
+// case: what hands on HTTP headers may have changed it. Empty: there is none.
+func (m Message) Header(name string) string {
+	for key, values := range m.Headers {
+		if strings.EqualFold(key, name) && len(values) > 0 {
+			return values[0]
+		}
+	}
+	return ""
 }
 
 func newMessage(m jetstream.Msg, streamCreated time.Time) (Message, error) {

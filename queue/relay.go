@@ -33,7 +33,8 @@ type outbox interface {
 }
 
 // Relay publishes what transactions have left in the outbox, at least once
-// each and in no order.
+// each and in no order: to streams, and to hosts, which no stream stands
+// before.
 type Relay struct {
 	Log    *slog.Logger
 	Conn   *Conn
@@ -117,8 +118,7 @@ func (r *Relay) pass(ctx context.Context) (int, error) {
 // publish sends all messages and waits for each one's acknowledgement, or for
 // callTimeout. It returns the ids of those the server has, and the first error.
 func (r *Relay) publish(messages []fleet.OutboxMessage) ([]string, error) {
-	var published []string
-	var first error
+	published, first := r.Conn.tellHosts(messages)
 	note := func(m fleet.OutboxMessage, err error) {
 		if first == nil {
 			first = fmt.Errorf("publish %s to %s: %w", m.ID, m.Subject, err)
@@ -126,6 +126,9 @@ func (r *Relay) publish(messages []fleet.OutboxMessage) ([]string, error) {
 	}
 	futures := make([]jetstream.PubAckFuture, len(messages))
 	for i, m := range messages {
+		if toHost(m) {
+			continue
+		}
 		var err error
 		if futures[i], err = r.Conn.js.PublishMsgAsync(outgoing(m)); err != nil {
 			note(m, err)

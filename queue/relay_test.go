@@ -207,7 +207,6 @@ func TestWhileNATSIsAwayTheRelayClaimsNothing(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	c := ready(t, s)
-	s.keepPort()
 	s.stop(t)
 	deadline := time.Now().Add(patience)
 	for c.Ready() == nil && time.Now().Before(deadline) { // until the loss has been noticed

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/queue"
 )
 
@@ -30,8 +30,12 @@ func inProcess(*server.Options) {}
 
 func startNATS(t testing.TB, change func(*server.Options)) *natsServer {
 	t.Helper()
+	port, err := dbtest.FreePort()
+	if err != nil {
+		t.Fatalf("nats server: %v", err)
+	}
 	s := &natsServer{opts: &server.Options{
-		Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true,
+		Host: "127.0.0.1", Port: port, NoLog: true, NoSigs: true,
 		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 30,
 	}}
 	switch {
@@ -82,17 +86,9 @@ func (s *natsServer) ClientURL() string {
 	return s.inside.ClientURL()
 }
 
-// keepPort has the next start listen where this one does.
-func (s *natsServer) keepPort() {
-	if s.box == nil {
-		s.opts.Port = s.inside.Addr().(*net.TCPAddr).Port
-	}
-}
-
 // restart keeps the address, so that clients find the server again.
 func (s *natsServer) restart(t testing.TB) {
 	t.Helper()
-	s.keepPort()
 	s.stop(t)
 	s.start(t)
 }

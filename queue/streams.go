@@ -19,6 +19,11 @@ import (
 const (
 	streamTrigger = "MUSTER_TRIGGER"
 	streamEvent   = "MUSTER_EVENT"
+	// StreamGitHub holds what webhook receivers of other people's have checked
+	// and handed on.
+	StreamGitHub = "MUSTER_GITHUB"
+	// StreamProvision holds the requests for hosts, one message each.
+	StreamProvision = "MUSTER_PROVISION"
 )
 
 // dedupeWindow is how long a stream knows a message id again. The run's row is
@@ -115,6 +120,19 @@ func (c *Conn) Safe() error {
 }
 
 func (c *Conn) ensureStreams(ctx context.Context) error {
+	if err := c.checkServer(ctx); err != nil {
+		return err
+	}
+	for _, s := range streams {
+		if err := c.ensureStream(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkServer refuses a server that muster cannot work on.
+func (c *Conn) checkServer(ctx context.Context) error {
 	if !c.nc.IsConnected() {
 		return fmt.Errorf("not connected: %s: %w", c.lastError(), fleet.ErrUnavailable)
 	}
@@ -126,37 +144,86 @@ func (c *Conn) ensureStreams(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.ensureStream(ctx, streamTrigger, func(cfg *jetstream.StreamConfig) {
+	return nil
+}
+
+// Examine looks at the server and its streams as EnsureStreams does, and
+// changes nothing. It returns what can be told of them where all is well. An
+// error that is fleet.ErrNotFound says that a stream is not there yet.
+func (c *Conn) Examine(ctx context.Context) (string, error) {
+	if err := c.checkServer(ctx); err != nil {
+		return "", fmt.Errorf("nats at %s: %w", c.where, err)
+	}
+	var names []string
+	for _, s := range streams {
+		stream, err := c.js.Stream(ctx, s.name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return "", fmt.Errorf("nats at %s: stream %s: %w", c.where, s.name, fleet.ErrNotFound)
+		}
+		if err != nil {
+			return "", fmt.Errorf("nats at %s: look at stream %s: %w", c.where, s.name, c.explain(err))
+		}
+		if is := stream.CachedInfo().Config; !reflect.DeepEqual(is, c.settled(s, is)) {
+			return "", fmt.Errorf("nats at %s: stream %s has other settings than muster needs", c.where, s.name)
+		}
+		names = append(names, s.name)
+	}
+	return fmt.Sprintf("nats-server %s at %s, streams %s", c.nc.ConnectedServerVersion(), c.where, strings.Join(names, ", ")), nil
+}
+
+// streams are those that muster needs, and what it needs of each.
+var streams = []stream{
+	{streamTrigger, func(cfg *jetstream.StreamConfig) {
 		cfg.Description = "what makes muster's jobs run"
 		cfg.Subjects = []string{fleet.TriggerPrefix + ">"}
 		cfg.MaxAge = 24 * time.Hour
 		// Redelivery from the stream is what replays a trigger after a crash:
 		// nobody may take messages out before their time.
 		cfg.DenyDelete, cfg.DenyPurge = true, true
-	}); err != nil {
-		return err
-	}
-	return c.ensureStream(ctx, streamEvent, func(cfg *jetstream.StreamConfig) {
+	}},
+	{StreamGitHub, func(cfg *jetstream.StreamConfig) {
+		cfg.Description = "events of GitHub, from webhook receivers that have checked their signatures"
+		cfg.Subjects = []string{githubPrefix + ">"}
+		cfg.MaxAge = 72 * time.Hour // as long as github.com could send them again
+		cfg.DenyDelete, cfg.DenyPurge = true, true
+	}},
+	{StreamProvision, func(cfg *jetstream.StreamConfig) {
+		cfg.Description = "hosts that muster wants, one message each"
+		cfg.Subjects = []string{provisionPrefix + ">"}
+		// Far longer than a host has to boot: who comes late reads the deadline.
+		cfg.MaxAge = 24 * time.Hour
+		// Each is one host: nobody may take a request out but by its consumer.
+		cfg.DenyDelete, cfg.DenyPurge = true, true
+	}},
+	{streamEvent, func(cfg *jetstream.StreamConfig) {
 		cfg.Description = "what muster tells of the fleet, as CloudEvents"
 		cfg.Subjects = []string{eventPrefix + ">"}
 		cfg.MaxAge = 72 * time.Hour
-	})
+	}},
 }
 
-func (c *Conn) ensureStream(ctx context.Context, name string, settle func(*jetstream.StreamConfig)) error {
-	ours := func(cfg *jetstream.StreamConfig) {
-		settle(cfg)
-		// Limits, not WorkQueue: a WorkQueue forgets the ids of acknowledged
-		// messages when the server restarts (nats-server#3272).
-		cfg.Retention = jetstream.LimitsPolicy
-		cfg.Storage = jetstream.FileStorage
-		cfg.Duplicates = dedupeWindow
-		cfg.Replicas = c.replicas
-	}
+type stream struct {
+	name   string
+	settle func(*jetstream.StreamConfig)
+}
+
+// settled is a configuration with what muster needs in it.
+func (c *Conn) settled(s stream, cfg jetstream.StreamConfig) jetstream.StreamConfig {
+	s.settle(&cfg)
+	// Limits, not WorkQueue: a WorkQueue forgets the ids of acknowledged
+	// messages when the server restarts (nats-server#3272).
+	cfg.Retention = jetstream.LimitsPolicy
+	cfg.Storage = jetstream.FileStorage
+	cfg.Duplicates = dedupeWindow
+	cfg.Replicas = c.replicas
+	return cfg
+}
+
+func (c *Conn) ensureStream(ctx context.Context, want stream) error {
+	name := want.name
 	stream, err := c.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		cfg := jetstream.StreamConfig{Name: name}
-		ours(&cfg)
+		cfg := c.settled(want, jetstream.StreamConfig{Name: name})
 		// Several replicas may do this at once: the same configuration twice
 		// is no error.
 		if _, err := c.js.CreateStream(ctx, cfg); err != nil {
@@ -168,12 +235,11 @@ func (c *Conn) ensureStream(ctx context.Context, name string, settle func(*jetst
 		return fmt.Errorf("look at stream %s: %w", name, c.explain(err))
 	}
 	is := stream.CachedInfo().Config
-	want := is
-	ours(&want)
-	if reflect.DeepEqual(is, want) {
+	better := c.settled(want, is)
+	if reflect.DeepEqual(is, better) {
 		return nil
 	}
-	if _, err := c.js.UpdateStream(ctx, want); err != nil {
+	if _, err := c.js.UpdateStream(ctx, better); err != nil {
 		return fmt.Errorf("update stream %s: %w", name, c.explain(err))
 	}
 	return nil

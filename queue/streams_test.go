@@ -61,8 +61,10 @@ func TestEnsureStreamsMakesThemOnceForAllReplicas(t *testing.T) {
 	}
 	js := admin(t, s)
 	want := map[string]streamShape{
-		"MUSTER_TRIGGER": {[]string{"muster.v1.trigger.>"}, 24 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, true, true, 1, -1},
-		"MUSTER_EVENT":   {[]string{"muster.v1.event.>"}, 72 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, false, false, 1, -1},
+		"MUSTER_TRIGGER":   {[]string{"muster.v1.trigger.>"}, 24 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, true, true, 1, -1},
+		"MUSTER_GITHUB":    {[]string{"muster.v1.github.>"}, 72 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, true, true, 1, -1},
+		"MUSTER_PROVISION": {[]string{"muster.v1.provision.>"}, 24 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, true, true, 1, -1},
+		"MUSTER_EVENT":     {[]string{"muster.v1.event.>"}, 72 * time.Hour, 10 * time.Minute, jetstream.LimitsPolicy, jetstream.FileStorage, false, false, 1, -1},
 	}
 	for name, want := range want {
 		if diff := cmp.Diff(want, shape(streamConfig(t, js, name))); diff != "" {
@@ -172,5 +174,34 @@ func TestPermissionsThatDoNotSufficeAreNamed(t *testing.T) {
 	err = c.EnsureStreams(brief)
 	if !errors.Is(err, fleet.ErrForbidden) || !strings.Contains(err.Error(), `Publish to "$JS.API.STREAM.CREATE.MUSTER_TRIGGER"`) {
 		t.Errorf("EnsureStreams() = %v", err)
+	}
+}
+
+// Examine sees what EnsureStreams would mend, and mends nothing.
+func TestExamineChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	c := connect(t, s)
+	if found, err := c.Examine(t.Context()); !errors.Is(err, fleet.ErrNotFound) || !strings.Contains(err.Error(), "MUSTER_TRIGGER") {
+		t.Errorf("Examine before there are streams = %q, %v", found, err)
+	}
+	if err := c.EnsureStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	found, err := c.Examine(t.Context())
+	if err != nil || !strings.HasSuffix(found, "streams MUSTER_TRIGGER, MUSTER_GITHUB, MUSTER_PROVISION, MUSTER_EVENT") || !strings.HasPrefix(found, "nats-server 2.") {
+		t.Errorf("Examine = %q, %v", found, err)
+	}
+	js := admin(t, s)
+	changed := streamConfig(t, js, "MUSTER_EVENT")
+	changed.MaxAge = time.Hour
+	if _, err := js.UpdateStream(t.Context(), changed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Examine(t.Context()); err == nil || !strings.Contains(err.Error(), "MUSTER_EVENT has other settings") {
+		t.Errorf("Examine of a stream that was changed: %v", err)
+	}
+	if got := streamConfig(t, js, "MUSTER_EVENT").MaxAge; got != time.Hour {
+		t.Errorf("Examine changed the stream: %s", got)
 	}
 }

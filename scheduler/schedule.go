@@ -9,12 +9,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // a bare container has no zones of its own
 
 	"github.com/google/uuid"
-	"github.com/robfig/cron/v3"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/internal/calendar"
 )
 
 // Spec is a schedule as it stands in the configuration.
@@ -44,12 +43,8 @@ const (
 type Schedule struct {
 	spec   Spec
 	sha256 string
-	clock  wallClock
+	clock  calendar.Clock
 }
-
-// No descriptors: @every has no grid, so replicas would disagree about it, and
-// the others say nothing that five fields do not.
-var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
 
 // Parse checks the schedule. The error holds one line per fault.
 func Parse(spec Spec) (Schedule, error) {
@@ -87,17 +82,17 @@ func Parse(spec Spec) (Schedule, error) {
 	if spec.Jitter < 0 {
 		fault("jitter %s: want 0 or more", spec.Jitter)
 	}
-	zone, err := loadZone(spec.TimeZone)
+	zone, err := calendar.Zone(spec.TimeZone)
 	if err != nil {
 		fault("%w", err)
 	}
-	fields, err := parseCron(spec.Cron)
-	if err != nil {
-		fault("cron %q: %w", spec.Cron, err)
+	fields, cronErr := calendar.ParseFields(spec.Cron)
+	if cronErr != nil {
+		fault("cron %q: %w", spec.Cron, cronErr)
 	}
-	if zone != nil && fields != nil {
-		s.clock = wallClock{fields: fields, zone: zone, everyHour: everyHour(fields)}
-		if !s.clock.everyHour && spec.DST == "" && changes(zone) {
+	if err == nil && cronErr == nil {
+		s.clock = calendar.NewClock(fields, zone)
+		if !fields.EveryHour() && spec.DST == "" && calendar.Changes(zone) {
 			fault("cron %q names hours, and the clocks of %s change: some day an hour is missing or comes twice; set dst: %s (missing: the first moment after; twice: the first only), or an hour of *, or time_zone: UTC",
 				spec.Cron, spec.TimeZone, dstRunOnce)
 		}
@@ -124,50 +119,6 @@ func jobNames() string {
 	return strings.Join(names, ", ")
 }
 
-// loadZone knows the same zones everywhere: "Local" is another one on every
-// machine.
-func loadZone(name string) (*time.Location, error) {
-	zone, err := time.LoadLocation(name)
-	if err != nil || name == "Local" {
-		return nil, fmt.Errorf("time_zone %q is not known: want UTC or an IANA name such as Europe/London", name)
-	}
-	return zone, nil
-}
-
-func parseCron(text string) (*cron.SpecSchedule, error) {
-	// The parser would read a zone here, and stumbles over one without fields
-	// after it.
-	if strings.Contains(text, "TZ=") {
-		return nil, errors.New("the zone does not belong here; set time_zone")
-	}
-	if strings.HasPrefix(strings.TrimSpace(text), "@") {
-		return nil, errors.New("want five fields, or six with leading seconds, not @")
-	}
-	parsed, err := parser.Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("%w; want five fields (minute hour day month weekday), or six with leading seconds", err)
-	}
-	fields, ok := parsed.(*cron.SpecSchedule)
-	if !ok {
-		return nil, fmt.Errorf("want five fields, or six with leading seconds, not %T", parsed)
-	}
-	// The parser takes "," for a field, which no moment matches, and then
-	// looks for one second by second.
-	const star = 1 << 63
-	for _, bits := range []uint64{fields.Second, fields.Minute, fields.Hour, fields.Dom, fields.Month, fields.Dow} {
-		if bits&^star == 0 {
-			return nil, errors.New("one of the fields is empty")
-		}
-	}
-	// Zones are this package's business: the parser's own arithmetic skips
-	// ticks in one night of the year and doubles them in another (cron#541).
-	fields.Location = time.UTC
-	if nextWall(fields, time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, errors.New("never fires: no year has such a day")
-	}
-	return fields, nil
-}
-
 // ID is the name of the schedule, JOB/NAME.
 func (s Schedule) ID() string { return string(s.spec.Job) + "/" + s.spec.Name }
 
@@ -181,7 +132,7 @@ func (s Schedule) Spec() Spec { return s.spec }
 // of * means every hour that passes; other hours are read off the zone's wall
 // clock, each once a day at most: one that the clock jumps over falls on the
 // moment of the jump, of one that comes twice the first counts.
-func (s Schedule) Next(after time.Time) time.Time { return s.clock.next(after) }
+func (s Schedule) Next(after time.Time) time.Time { return s.clock.Next(after) }
 
 func digest(spec Spec) string {
 	sum := sha256.New()

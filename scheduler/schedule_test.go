@@ -37,7 +37,7 @@ func TestParseRefuses(t *testing.T) {
 		change func(*scheduler.Spec)
 		want   string // in the error
 	}{
-		{"unknown job", func(s *scheduler.Spec) { s.Job = "scrub" }, `unknown job "scrub"; want one of sync, enforce, housekeep`},
+		{"unknown job", func(s *scheduler.Spec) { s.Job = "scrub" }, `unknown job "scrub"; want one of sync, enforce, scale, housekeep`},
 		{"bad name", func(s *scheduler.Spec) { s.Name = "Acme" }, `"Acme" cannot be a name`},
 		{"housekeeping by name", func(s *scheduler.Spec) { s.Job = fleet.JobHousekeep }, `job housekeep has no names; want "all"`},
 		{"no cron", func(s *scheduler.Spec) { s.Cron = "" }, `cron ""`},

@@ -34,6 +34,7 @@ type config struct {
 	targets   []targetConfig // in the order of the file
 	schedules []scheduler.Schedule
 	policies  []*policies.Policy
+	pools     []*policies.Pool
 	grants    []token.Grant
 	retain    time.Duration // of ticks, runs, syncs, decisions and history
 
@@ -56,10 +57,11 @@ type embeddedConfig struct {
 
 type targetConfig struct {
 	fleet.Target
-	// token is the credential as it is now; the file it lies in may change.
-	token             func(context.Context) (fleet.Secret, error)
+	auth              auth
 	shareRegistration bool
 	minValidity       time.Duration // left of a shared registration token
+	// webhookSecrets are those of its webhook, as they are now; nil: it has none.
+	webhookSecrets func(context.Context) ([]fleet.Secret, error)
 }
 
 // target finds a target by its name.
@@ -78,6 +80,32 @@ func (c *config) targetNames() []string {
 		names[i] = t.Name
 	}
 	return names
+}
+
+// pool finds a pool by its name.
+func (c *config) pool(name string) (*policies.Pool, bool) {
+	for _, p := range c.pools {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return nil, false
+}
+
+func (c *config) poolNames() []string {
+	names := make([]string, len(c.pools))
+	for i, p := range c.pools {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// unknownPool says that a pool is not configured, and which ones are.
+func (c *config) unknownPool(name string) string {
+	if len(c.pools) == 0 {
+		return fmt.Sprintf("pool %q is unknown: there is none under pools: in muster.yaml", name)
+	}
+	return fmt.Sprintf("pool %q is unknown, there is %s", name, strings.Join(c.poolNames(), ", "))
 }
 
 // runs reports whether a policy is configured, and for a target that is.

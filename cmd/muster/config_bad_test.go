@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,9 +20,9 @@ func TestBadConfigurations(t *testing.T) {
 		want []string
 	}{
 		{"unknown key", "listen: 127.0.0.1:1\nlistne: x\n",
-			[]string{"muster.yaml:2:1: listne: unknown key, want one of data_dir, database_url, database_url_file, embedded, grants, listen, migrate_url, migrate_url_file, nats, policies, retain_days, schedules, targets"}},
+			[]string{"muster.yaml:2:1: listne: unknown key, want one of data_dir, database_url, database_url_file, embedded, grants, listen, migrate_url, migrate_url_file, nats, policies, pools, retain_days, schedules, targets"}},
 		{"unknown key deep down", "targets:\n  - name: acme\n    scope: org/acme\n    auth: {token_env: TOKEN, user: x}\n",
-			[]string{"muster.yaml:4:30: targets[0].auth.user: unknown key, want one of token_env, token_file"}},
+			[]string{"muster.yaml:4:30: targets[0].auth.user: unknown key, want one of app, token_env, token_file"}},
 		{"a key twice", "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n",
 			[]string{"muster.yaml:2:1: listen: the key stands here a second time: keep one"}},
 		{"a key without a value", "listen:\n",
@@ -33,14 +34,10 @@ func TestBadConfigurations(t *testing.T) {
 			[]string{"muster.yaml:3:1: a second document: a configuration is one, join them"}},
 		{"an alias", "listen: &l 127.0.0.1:1\n",
 			[]string{"muster.yaml:1:9: listen: want text, got an anchor or alias (there are none here: write it out): put it in quotes"}},
-		{"keys of later versions", "pools: []\naudit: {retain_months: 13}\ntargets:\n  - name: acme\n    scope: org/acme\n    auth: {app: {id: 1}}\n    brake: {percent: 20}\n    webhook_secret_file: f\n    tokens: {require_sealed: true}\n",
+		{"keys of later versions", "audit: {retain_months: 13}\ntargets:\n  - name: acme\n    scope: org/acme\n    auth: {token_env: TOKEN}\n    tokens: {require_sealed: true}\n",
 			[]string{
-				"muster.yaml:1:1: pools: `pools` is not there yet: leave it out",
-				"muster.yaml:2:1: audit: `audit` is not there yet: leave it out",
-				"muster.yaml:6:12: targets[0].auth.app: `app` is not there yet: leave it out",
-				"muster.yaml:7:5: targets[0].brake: `brake` is not there yet: leave it out",
-				"muster.yaml:8:5: targets[0].webhook_secret_file: `webhook_secret_file` is not there yet: leave it out",
-				"muster.yaml:9:14: targets[0].tokens.require_sealed: `require_sealed` is not there yet: leave it out",
+				"muster.yaml:1:1: audit: `audit` is not there yet: leave it out",
+				"muster.yaml:6:14: targets[0].tokens.require_sealed: `require_sealed` is not there yet: leave it out",
 			}},
 
 		{"bad connections", "database_url: db\nnats: {url: nats, replicas: 9}\nlisten: here\nembedded: {nats_listen: \"x:99999\", postgres_port: -1}\nretain_days: 0\n",
@@ -91,10 +88,42 @@ func TestBadConfigurations(t *testing.T) {
 				`muster.yaml:9:78: targets[7].max_observation_gap: has to be more than 0: else no time counts as observed, and no runner is ever long offline`,
 				`muster.yaml:10:81: targets[8].tokens.min_validity: 1h0m0s is as long as a registration token lives, which is 1h0m0s: want less`,
 				`muster.yaml:11:79: targets[9].max_observation_gap: duration "90": want a number with a unit, such as 90s, 15m, 36h, 7d or 2w`,
-				`muster.yaml:12:5: targets[10].auth: is missing: write auth: {token_file: FILE} or auth: {token_env: NAME}`,
-				`muster.yaml:13:38: targets[11].auth: want one of token_file and token_env`,
+				`muster.yaml:12:5: targets[10].auth: is missing: write auth: {token_file: FILE}, {token_env: NAME} or {app: {id: N, installation_id: N, private_key_file: FILE}}`,
+				`muster.yaml:13:38: targets[11].auth: want one of token_file, token_env and app`,
 				`muster.yaml:14:51: targets[12].auth.token_env: the variable UNSET is empty or not set: put the token of target unset there`,
 				`muster.yaml:15:52: targets[13].auth.token_file: read the token of target empty from DIR/empty: the file is empty: put the token of target empty there`,
+			}},
+
+		// The address is fixed at first use, so that a wrong one would cost the name.
+		{"addresses", `targets:
+  - {name: bare, scope: org/a, api_url: https://ghes.example.com, auth: {token_env: TOKEN}}
+  - {name: port, scope: org/b, api_url: "https://ghes.example.com:8443/", auth: {token_env: TOKEN}}
+  - {name: path, scope: org/c, api_url: https://ghes.example.com/api/v3, auth: {token_env: TOKEN}}
+  - {name: cloud, scope: org/d, api_url: https://api.octo.ghe.com, auth: {token_env: TOKEN}}
+  - {name: here, scope: org/e, api_url: "https://127.0.0.1:9480", auth: {token_env: TOKEN}}
+`,
+			[]string{
+				`muster.yaml:2:41: targets[0].api_url: https://ghes.example.com is the web site of an Enterprise Server, not its API: write https://ghes.example.com/api/v3`,
+				`muster.yaml:3:41: targets[1].api_url: https://ghes.example.com:8443/ is the web site of an Enterprise Server, not its API: write https://ghes.example.com:8443/api/v3`,
+			}},
+
+		{"brakes", `targets:
+  - {name: a, scope: org/a, auth: {token_env: TOKEN}, brake: {percent: 0}}
+  - {name: b, scope: org/b, auth: {token_env: TOKEN}, brake: {percent: 101, min: 0, window: 30s}}
+  - {name: c, scope: org/c, auth: {token_env: TOKEN}, brake: {percent: 20%, window: 2d}}
+  - {name: d, scope: org/d, auth: {token_env: TOKEN}, brake: {min_count: 10, window: 15}}
+  - {name: e, scope: org/e, auth: {token_env: TOKEN}, brake: off}
+`,
+			[]string{
+				`muster.yaml:2:72: targets[0].brake.percent: 0 is out of bounds, want 1 to 100`,
+				`muster.yaml:3:72: targets[1].brake.percent: 101 is out of bounds, want 1 to 100`,
+				`muster.yaml:3:82: targets[1].brake.min: 0 is out of bounds, want 1 to 1000000`,
+				`muster.yaml:3:93: targets[1].brake.window: 30s is out of bounds, want 1m to 24h`,
+				`muster.yaml:4:72: targets[2].brake.percent: want a whole number, got text`,
+				`muster.yaml:4:85: targets[2].brake.window: 48h0m0s is out of bounds, want 1m to 24h`,
+				`muster.yaml:5:63: targets[3].brake.min_count: unknown key, want one of min, percent, window`,
+				`muster.yaml:5:86: targets[3].brake.window: duration "15": want a number with a unit, such as 90s, 15m, 36h, 7d or 2w`,
+				`muster.yaml:6:62: targets[4].brake: want keys with values, got text`,
 			}},
 
 		{"schedules", target + `schedules:
@@ -112,19 +141,35 @@ func TestBadConfigurations(t *testing.T) {
 `,
 			[]string{
 				`muster.yaml:3:40: schedules[0].cron: "61 * * * *": end of range (61) above maximum (59): 61; want five fields (minute hour day month weekday), or six with leading seconds`,
-				`muster.yaml:4:43: schedules[1].cron: "0 0 31 2 *": never fires: no year has such a day`,
+				`muster.yaml:4:43: schedules[1].cron: "0 0 31 2 *": never fires: no year has such a day, name one that comes`,
 				`muster.yaml:5:27: schedules[2].targets[0]: target "amce" is unknown, there is acme`,
 				`muster.yaml:6:5: schedules[3]: a schedule sync/acme stands further up: there is one for each job and name`,
-				"muster.yaml:7:11: schedules[4].job: `scale` is not there yet: leave the schedule out",
-				"muster.yaml:7:18: schedules[4].pools: `pools` is not there yet: leave it out",
-				`muster.yaml:8:11: schedules[5].job: "clean" is unknown, want sync, enforce or housekeep`,
+				`muster.yaml:7:26: schedules[4].pools[0]: pool "p" is unknown: there is none under pools: in muster.yaml`,
+				`muster.yaml:8:11: schedules[5].job: "clean" is unknown, want sync, enforce, scale or housekeep`,
 				`muster.yaml:9:5: schedules[6]: a schedule of enforce wants targets: say which`,
 				`muster.yaml:10:31: schedules[7].targets: housekeeping is for all of muster: leave the key out`,
 				`muster.yaml:10:45: schedules[7].cron: "@daily": want five fields, or six with leading seconds, not @`,
 				`muster.yaml:11:26: schedules[8].targets: names no target: want at least one`,
-				`muster.yaml:12:5: schedules[9].job: is missing: write sync, enforce or housekeep`,
+				`muster.yaml:12:5: schedules[9].job: is missing: write sync, enforce, scale or housekeep`,
 				`muster.yaml:13:5: schedules[10].cron: is missing: write five fields, such as "*/2 * * * *"`,
 				`muster.yaml:13:5: schedules[10]: a schedule sync/acme stands further up: there is one for each job and name`,
+			}},
+		{"schedules of pools", target + `pools: [{name: linux, target: acme, labels: [linux], max: 9}]
+schedules:
+  - {job: scale, pools: [linux], cron: "* * * * *"}
+  - {job: scale, pools: [linus], cron: "* * * * *"}
+  - {job: scale, cron: "* * * * *"}
+  - {job: scale, pools: [linux], targets: [acme], cron: "* * * * *"}
+  - {job: sync, targets: [acme], pools: [linux], cron: "* * * * *"}
+  - {job: scale, pools: [], cron: "* * * * *"}
+`,
+			[]string{
+				`muster.yaml:5:26: schedules[1].pools[0]: pool "linus" is unknown, there is linux`,
+				`muster.yaml:6:5: schedules[2]: a schedule of scale wants pools: say which`,
+				`muster.yaml:7:5: schedules[3]: a schedule scale/linux stands further up: there is one for each job and name`,
+				`muster.yaml:7:43: schedules[3].targets: pools know their target: leave the key out`,
+				`muster.yaml:8:41: schedules[4].pools: pools are for scale: leave the key out`,
+				`muster.yaml:9:25: schedules[5].pools: names no pool: want at least one`,
 			}},
 		{"a schedule's own keys", target + `schedules:
   - job: sync
@@ -205,6 +250,23 @@ func TestFaultsOfPoliciesPassThrough(t *testing.T) {
 	_, err := loadConfig(filepath.Join(dir, "muster.yaml"), variables(map[string]string{"HOME": "/home/jo"}))
 	if err == nil || err.Error() != want.Error() {
 		t.Errorf("loadConfig = %v, want %v", err, want)
+	}
+}
+
+// A cap counts the deletions that are remembered.
+func TestACapCannotOutlastTheRecord(t *testing.T) {
+	t.Parallel()
+	for days, want := range map[string]string{
+		"7": "bad.yaml: policy reap: spec.guards.max.window: 192h is longer than deletions are remembered (retain_days: 7): shorten it, or raise retain_days", "8": "",
+	} {
+		dir := inDir(t, map[string]string{
+			"muster.yaml": "retain_days: " + days + "\ntargets: [{name: acme, scope: org/acme, auth: {token_env: TOKEN}}]\npolicies: [bad.yaml]\n",
+			"bad.yaml":    strings.Replace(goodPolicy, "max: {", "max: {window: 8d, ", 1),
+		})
+		_, err := loadConfig(filepath.Join(dir, "muster.yaml"), variables(map[string]string{"HOME": "/home/jo", "TOKEN": "x"}))
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.HasSuffix(got, want) {
+			t.Errorf("retain_days: %s: %s, want %q", days, got, want)
+		}
 	}
 }
 

@@ -61,12 +61,31 @@ func (r *reader) targets(n node) {
 			validity.fault("%s is as long as a registration token lives, which is %s: want less", t.minValidity, tokenLife)
 		}
 		tokens.close("require_sealed")
-		m.close("webhook_secret_file", "webhook_secret_env", "brake")
+		r.webhook(&t, m)
+		t.Brake = r.brake(m.get("brake").mapping())
+		m.close()
 		if t.Name != "" {
 			r.config.targets = append(r.config.targets, t)
 		}
 	}
 }
+
+// brake reads when a target that goes dark halts its policies.
+func (r *reader) brake(m *mapping) fleet.Brake {
+	b := fleet.DefaultBrake
+	b.Percent = m.get("percent").integer(b.Percent, 1, 100)
+	b.Min = m.get("min").integer(b.Min, 1, 1_000_000)
+	window := m.get("window")
+	if b.Window = window.duration(b.Window); b.Window < time.Minute || b.Window > longestBrake {
+		window.fault("%s is out of bounds, want 1m to 24h", b.Window)
+	}
+	m.close()
+	return b
+}
+
+// longestBrake bounds the window of a brake: what went dark a day ago did not
+// do so at once with what does today.
+const longestBrake = 24 * time.Hour
 
 func (r *reader) targetName(n node, name string) {
 	switch {
@@ -80,47 +99,36 @@ func (r *reader) targetName(n node, name string) {
 	}
 }
 
-func (r *reader) auth(t *targetConfig, target *mapping) {
-	n := target.need("auth", "write auth: {token_file: FILE} or auth: {token_env: NAME}")
-	m := n.mapping()
-	if !m.there() {
-		return
-	}
-	file, variable := m.get("token_file"), m.get("token_env")
-	m.close("app")
-	if file.there() == variable.there() {
-		if _, app := m.values["app"]; !app {
-			n.fault("want one of token_file and token_env")
-		}
-		return
-	}
-	what := "token of target " + t.Name
-	if name := variable.text(""); name != "" {
-		value := strings.TrimSpace(r.env(name))
-		if value == "" {
-			r.at(variable, "", &r.credentials, "the variable %s is empty or not set: put the %s there", name, what)
-		}
-		t.token = fixedSecret(fleet.NewSecret(value))
-	}
-	if path := r.path(file.text("")); path != "" {
-		source := &secretFile{what: what, path: path}
-		if _, err := source.read(); err != nil {
-			r.at(file, "", &r.credentials, "%v: put the %s there", err, what)
-		}
-		t.token = source.get
-	}
-}
-
 // known reads names of targets, of which there has to be at least one.
 func (r *reader) known(n node) []string {
+	return names(n, "target", func(name string) string {
+		if _, ok := r.config.target(name); !ok {
+			return r.config.unknownTarget(name)
+		}
+		return ""
+	})
+}
+
+// knownPools is known of pools.
+func (r *reader) knownPools(n node) []string {
+	return names(n, "pool", func(name string) string {
+		if _, ok := r.config.pool(name); !ok {
+			return r.config.unknownPool(name)
+		}
+		return ""
+	})
+}
+
+// names reads at least one name, each once; wrong says what is wrong with one.
+func names(n node, what string, wrong func(name string) string) []string {
 	var names []string
 	for _, entry := range n.list() {
 		name := entry.text("")
 		if name == "" {
 			continue
 		}
-		if _, ok := r.config.target(name); !ok {
-			entry.fault("%s", r.config.unknownTarget(name))
+		if why := wrong(name); why != "" {
+			entry.fault("%s", why)
 			continue
 		}
 		if slices.Contains(names, name) {
@@ -130,7 +138,7 @@ func (r *reader) known(n node) []string {
 		names = append(names, name)
 	}
 	if n.there() && len(n.list()) == 0 {
-		n.fault("names no target: want at least one")
+		n.fault("names no %s: want at least one", what)
 	}
 	return names
 }
@@ -154,7 +162,7 @@ func (r *reader) schedule(entry node, taken map[string]bool) {
 	if !m.there() {
 		return
 	}
-	jobNode := m.need("job", "write sync, enforce or housekeep")
+	jobNode := m.need("job", "write sync, enforce, scale or housekeep")
 	spec := scheduler.Spec{Job: fleet.Job(jobNode.text(""))}
 	places := map[string]node{"cron": m.need("cron", `write five fields, such as "*/2 * * * *"`)}
 	for _, key := range []string{"time_zone", "dst", "misfire", "overlap", "deadline", "jitter"} {
@@ -169,24 +177,33 @@ func (r *reader) schedule(entry node, taken map[string]bool) {
 	spec.Jitter = places["jitter"].duration(0)
 
 	var names []string
-	targets := m.get("targets")
+	targets, pools := m.get("targets"), m.get("pools")
+	unwanted := func(why string, nodes ...node) {
+		for _, n := range nodes {
+			if n.there() {
+				n.fault("%s: leave the key out", why)
+			}
+		}
+	}
 	switch {
-	case spec.Job == "scale":
-		jobNode.fault("`scale` is not there yet: leave the schedule out")
 	case spec.Job == "": // said already
 	case !slices.Contains(fleet.Jobs, spec.Job):
-		jobNode.fault("%q is unknown, want sync, enforce or housekeep", spec.Job)
+		jobNode.fault("%q is unknown, want sync, enforce, scale or housekeep", spec.Job)
+	case spec.Job == fleet.JobScale:
+		if names = r.knownPools(pools); !pools.there() {
+			entry.fault("a schedule of scale wants pools: say which")
+		}
+		unwanted("pools know their target", targets)
 	case spec.Job.Named():
 		if names = r.known(targets); !targets.there() {
 			entry.fault("a schedule of %s wants targets: say which", spec.Job)
 		}
+		unwanted("pools are for scale", pools)
 	default:
-		if targets.there() {
-			targets.fault("housekeeping is for all of muster: leave the key out")
-		}
+		unwanted("housekeeping is for all of muster", targets, pools)
 		names = []string{fleet.All}
 	}
-	m.close("pools")
+	m.close()
 	for _, name := range names {
 		spec.Name = name
 		id := string(spec.Job) + "/" + name
@@ -265,6 +282,10 @@ func (r *reader) policy(p *policies.Policy, file string, names map[string]string
 		if _, ok := r.config.target(target); !ok && target != fleet.All {
 			r.faults.add(file, 0, 0, "policy %s: spec.scope.targets: %s", p.Name, r.config.unknownTarget(target))
 		}
+	}
+	if window := p.Guards.Max.Window; window > r.config.retain && r.config.retain > 0 {
+		r.faults.add(file, 0, 0, "policy %s: spec.guards.max.window: %s is longer than deletions are remembered (retain_days: %d): shorten it, or raise retain_days",
+			p.Name, p.Guards.Max.WindowText(), r.config.retain/(24*time.Hour))
 	}
 	r.config.policies = append(r.config.policies, p)
 }

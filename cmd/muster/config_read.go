@@ -32,12 +32,13 @@ func (r *reader) read(root node) {
 	r.embedded(top.get("embedded"))
 	c.listen = r.address(top.get("listen"), "127.0.0.1:8425")
 	r.targets(top.get("targets"))
+	c.pools = r.pools(top.get("pools"))
 	r.schedules(top.get("schedules"))
-	r.policies(top.get("policies"))
-	r.grants(top.get("grants"))
 	const mostDays = 36500 // a hundred years: beyond that times would not fit
 	c.retain = time.Duration(top.get("retain_days").integer(400, 1, mostDays)) * 24 * time.Hour
-	top.close("pools", "audit")
+	r.policies(top.get("policies"))
+	r.grants(top.get("grants"))
+	top.close("audit")
 	r.warnOfBlindness()
 }
 
@@ -197,10 +198,18 @@ func (r *reader) apiURL(target string, n node) string {
 		n.fault("must not carry a query or fragment: %s", want)
 	case u.Hostname() == "github.com" || u.Hostname() == "www.github.com":
 		n.fault("%s is the web site, not the API: write %s or leave the key out", u.Host, fleet.DefaultAPIURL)
+	case u.Scheme == "https" && strings.Trim(u.Path, "/") == "" && !servesAPIAlone(u.Hostname()):
+		n.fault("%s is the web site of an Enterprise Server, not its API: write %s/api/v3", s, strings.TrimRight(s, "/"))
 	case u.Scheme == "http" && !loopback(u.Hostname()):
 		r.warn("target %s: api_url %s is not https: the credential and every token cross the network in the clear", target, s)
 	}
 	return strings.TrimRight(s, "/")
+}
+
+// servesAPIAlone reports whether a host may have the API at its root, as
+// api.github.com and api.NAME.ghe.com have it.
+func servesAPIAlone(host string) bool {
+	return strings.HasPrefix(host, "api.") || strings.Contains(host, ".api.") || loopback(host)
 }
 
 func loopback(host string) bool {

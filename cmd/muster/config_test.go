@@ -60,6 +60,7 @@ targets:
     api_url: https://ghes.example.com/api/v3/
     auth: {token_file: acme.token}
     max_observation_gap: 2h
+    brake: {percent: 30, min: 5, window: 1h}
     tokens: {share_registration: false, min_validity: 5m}
   - name: octo
     scope: enterprise/octo
@@ -114,6 +115,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	want := fleet.Target{
 		Name: "acme", Scope: fleet.Scope{Kind: fleet.ScopeOrg, Owner: "acme"},
 		APIURL: "https://ghes.example.com/api/v3", MaxObservationGap: 2 * time.Hour,
+		Brake: fleet.Brake{Percent: 30, Min: 5, Window: time.Hour},
 	}
 	if diff := cmp.Diff(want, acme.Target); diff != "" {
 		t.Errorf("target acme (-want +got):\n%s", diff)
@@ -122,12 +124,12 @@ func TestEveryKeyArrives(t *testing.T) {
 		t.Errorf("tokens of acme = %v, %s", acme.shareRegistration, acme.minValidity)
 	}
 	octo, _ := c.target("octo")
-	if octo.APIURL != fleet.DefaultAPIURL || octo.MaxObservationGap != time.Hour || !octo.shareRegistration || octo.minValidity != 20*time.Minute {
+	if octo.APIURL != fleet.DefaultAPIURL || octo.MaxObservationGap != time.Hour || octo.Brake != fleet.DefaultBrake || !octo.shareRegistration || octo.minValidity != 20*time.Minute {
 		t.Errorf("defaults of octo = %+v", octo)
 	}
 	for name, want := range map[string]string{"acme": "acme-secret", "octo": "octo-secret"} {
 		target, _ := c.target(name)
-		if got, err := target.token(t.Context()); err != nil || got.Reveal() != want {
+		if got, err := target.auth.secret(t.Context()); err != nil || got.Reveal() != want {
 			t.Errorf("token of %s = %q, %v, want %q", name, got.Reveal(), err, want)
 		}
 	}
@@ -242,15 +244,15 @@ func TestTheDocumentedConfigurationIsGood(t *testing.T) {
 		t.Fatal("docs/configuration.md has no example")
 	}
 	dir := inDir(t, map[string]string{
-		"nats.creds": "creds", "acme": "token", "policies/reap.yaml": goodPolicy,
+		"nats.creds": "creds", "acme": "token", "acme-hook": "secret", "muster-app.pem": pemKey(), "policies/reap.yaml": goodPolicy,
 		"muster.yaml": strings.NewReplacer("/etc/muster/", "", "/run/secrets/", "").Replace(text),
 	})
 	c, err := loadConfig(filepath.Join(dir, "muster.yaml"), variables(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.targets) != 1 || len(c.schedules) != 3 || len(c.policies) != 1 || len(c.grants) != 2 {
-		t.Errorf("%d targets, %d schedules, %d policies, %d grants, want 1, 3, 1 and 2", len(c.targets), len(c.schedules), len(c.policies), len(c.grants))
+	if len(c.targets) != 2 || len(c.schedules) != 4 || len(c.policies) != 1 || len(c.pools) != 1 || len(c.grants) != 2 {
+		t.Errorf("%d targets, %d schedules, %d policies, %d grants, %d pools, want 2, 4, 1, 2 and 1", len(c.targets), len(c.schedules), len(c.policies), len(c.grants), len(c.pools))
 	}
 }
 

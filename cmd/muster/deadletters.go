@@ -89,7 +89,7 @@ func (a *app) deadLetterRetry(ctx context.Context, id string) error {
 		}
 		// For triggers of the command line the reason is who sent it.
 		sent = fleet.Trigger{ID: uuid.NewString(), Job: job, Name: name, Source: fleet.SourceCLI, Reason: actor.Name}
-		if err := tx.QueueTrigger(ctx, sent); err != nil {
+		if err := tx.Queue(ctx, sent); err != nil {
 			return err
 		}
 		return tx.Audit(ctx, fleet.AuditEvent{

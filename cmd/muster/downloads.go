@@ -59,11 +59,13 @@ func (a *app) downloads(ctx context.Context, target string) ([]fleet.Download, e
 	if !ok {
 		return nil, usage("--target: %s", c.unknownTarget(target))
 	}
-	w, err := wire(c, nil)
+	pauses, done := openPauses(ctx, c)
+	defer done()
+	w, err := wire(c, nil, hearers{pauses: pauses})
 	if err != nil {
 		return nil, err
 	}
-	found, err := w.downloads[target].Downloads(ctx, t.Scope)
+	found, err := w.clients[target].Downloads(ctx, t.Scope)
 	if err != nil {
 		return nil, fmt.Errorf("ask target %s for its downloads: %w", target, err)
 	}

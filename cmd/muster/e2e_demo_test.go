@@ -53,7 +53,8 @@ func TestDemoHoldsItsPromisesAndLeavesNothing(t *testing.T) {
 	if n < 12 || !strings.Contains(told, fmt.Sprintf("All %d checks hold.", n)) || strings.Contains(told, "FAIL") {
 		t.Errorf("%d checks hold, want all of at least 12:\n%s", n, tail(told, 30))
 	}
-	for _, part := range []string{"SELECT", "gpu-01 gets a registration token", "stranger-01 asks for a token and is refused", "the policy halts itself", "empty body"} {
+	for _, part := range []string{"SELECT", "gpu-01 gets a registration token", "stranger-01 asks for a token and is refused", "the policy halts itself", "empty body",
+		"more for the pool", "was drained and is released"} {
 		if !strings.Contains(told, part) {
 			t.Errorf("the account does not tell %q:\n%s", part, told)
 		}
@@ -129,8 +130,8 @@ func TestDemoFailsWhereAGuardIsBroken(t *testing.T) {
 		t.Errorf("demo = %v, exit status %d, want %v and %d:\n%s\n%s", err, exitCode(err), demo.ErrChecks, exitFailed, &out, &stderr)
 	}
 	for _, check := range []string{
-		"no runner was deleted while it worked or was online: 1 of ",
-		"GitHub saw no deletion of anybody else: 1",
+		"no runner was deleted while it worked, or was online and not drained: 1 of ",
+		"GitHub saw no deletion of anybody else, but for hosts of the pool: 1",
 		"the one that came back at the last look was spared: done 204",
 	} {
 		if !strings.Contains(out.String(), "FAIL  "+check) {

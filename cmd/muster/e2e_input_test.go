@@ -197,11 +197,14 @@ func malformedTriggers(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for info := range stream.ConsumersInfo("MUSTER_TRIGGER") {
-		if info.NumAckPending != 0 || info.NumRedelivered != 0 {
-			t.Errorf("consumer %s waits for %d messages and has %d again, want none", info.Name, info.NumAckPending, info.NumRedelivered)
+	eventually(t, "no consumer waits for a message or has one again", func() (string, bool) {
+		for info := range stream.ConsumersInfo("MUSTER_TRIGGER") {
+			if info.NumAckPending != 0 || info.NumRedelivered != 0 {
+				return fmt.Sprintf("%s waits for %d and has %d again", info.Name, info.NumAckPending, info.NumRedelivered), false
+			}
 		}
-	}
+		return "", true
+	})
 }
 
 // malformedRequests are refused, and are an audit event and nothing else.

@@ -136,7 +136,7 @@ func messagesWith(t testing.TB, w *world, text string) []string {
 	}
 	var found []string
 	for stream := range js.StreamsInfo() {
-		for seq := stream.State.FirstSeq; seq <= stream.State.LastSeq; seq++ {
+		for seq := max(stream.State.FirstSeq, 1); seq <= stream.State.LastSeq; seq++ { // an empty stream says 0 for both
 			m, err := js.GetMsg(stream.Config.Name, seq)
 			if err != nil {
 				t.Fatalf("message %d of %s: %v", seq, stream.Config.Name, err)

@@ -48,6 +48,13 @@ schedules:
 	}
 	w.configure(head+slow, strings.Replace(reaper(), "grace: 1s", "", 1))
 	reload(refused)
+	if status, body := p.get("/readyz"); status != 200 || !strings.Contains(body, "configuration: not taken over") || !strings.Contains(body, "spec.guards.grace is missing") {
+		t.Errorf("/readyz = %d %q, want 200 and the fault as a detail", status, body)
+	}
+	if _, body := p.get("/metrics"); !strings.Contains(body, "\nmuster_config_load_failed 1\n") {
+		t.Errorf("/metrics = %q, want muster_config_load_failed 1", body)
+	}
+	w.becomes("4 t", `SELECT concat_ws(' ', count(*), bool_or(reason LIKE '%spec.guards.grace is missing%')) FROM api.audit WHERE code = 'CF700E' AND outcome = 'denied'`)
 	w.syncs(3)
 	if n := len(deletions(w.sim)); n != 0 {
 		t.Errorf("%d runners were deleted by a configuration that was refused", n)
@@ -56,6 +63,15 @@ schedules:
 	// A policy that acts, and a schedule that was not there.
 	w.configure(head+often, reaper())
 	reload(taken)
+	if _, body := p.get("/readyz"); strings.Contains(body, "configuration:") {
+		t.Errorf("/readyz = %q, want nothing against a configuration that was taken over", body)
+	}
+	if _, body := p.get("/metrics"); !strings.Contains(body, "\nmuster_config_load_failed 0\n") {
+		t.Errorf("/metrics = %q, want muster_config_load_failed 0", body)
+	}
+	w.becomes("1", `
+		SELECT count(*) FROM api.audit e JOIN api.policies p ON e.payload->'details'->>'policies' = p.policy || ' ' || p.sha256
+		WHERE e.code = 'CF701I'`)
 	w.becomes("3", `SELECT count(*) FROM api.runners WHERE removal_cause = 'policy'`)
 	w.becomes("true", `SELECT count(*) > 1 FROM api.ticks WHERE schedule = 'enforce/acme' AND state = 'fired'`)
 

@@ -49,10 +49,16 @@ func newWorld(t testing.TB) *world {
 
 func newWorldOn(t testing.TB, databaseURL string) *world {
 	t.Helper()
+	return newWorldAt(t, databaseURL, "")
+}
+
+// newWorldAt is newWorldOn with a GitHub of that version.
+func newWorldAt(t testing.TB, databaseURL, version string) *world {
+	t.Helper()
 	w := &world{t: t, databaseURL: databaseURL, nats: newNATS(t), dir: t.TempDir()}
 	var stop func()
 	var err error
-	w.sim, stop, err = githubsim.Start(context.Background(), githubsim.Config{Tokens: []string{credential}, Seed: 1})
+	w.sim, stop, err = githubsim.Start(context.Background(), githubsim.Config{Tokens: []string{credential}, Seed: 1, Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,13 +74,14 @@ func newWorldOn(t testing.TB, databaseURL string) *world {
 	return w
 }
 
-// head is what all configurations begin with.
+// head is what all configurations begin with. Its brake never halts: half of
+// these fleets die at once, and what is tested is what muster does then.
 const head = `
 database_url: "DATABASE"
 nats: {url: "NATS", allow_shared_inbox: true}
 listen: 127.0.0.1:0
 targets:
-  - {name: acme, scope: org/acme, api_url: "API", auth: {token_file: github.token}, tokens: {share_registration: false}}
+  - {name: acme, scope: org/acme, api_url: "API", auth: {token_file: github.token}, tokens: {share_registration: false}, brake: {percent: 100}}
 grants:
   - {host_prefix: build-, targets: [acme], kinds: [registration, removal], per_hour: 100000}
 `
@@ -224,7 +231,11 @@ type natsServer struct {
 func newNATS(t testing.TB) *natsServer {
 	t.Helper()
 	n := &natsServer{t: t, dir: t.TempDir()}
-	n.listen("127.0.0.1:0")
+	port, err := dbtest.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.listen(fmt.Sprint("127.0.0.1:", port))
 	n.url = n.server.URL()
 	t.Cleanup(func() { n.server.Stop() })
 	return n

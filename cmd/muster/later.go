@@ -10,11 +10,6 @@ import (
 // stand under; empty: muster itself. Who types one learns that it is not his
 // spelling.
 var later = []struct{ under, name string }{
-	{"", "hold"},
-	{"", "unhold"},
-	{"", "explain"},
-	{"", "pools"},
-	{"", "doctor"},
 	{"", "nats-config"},
 	{"audit", "verify"},
 	{"audit", "prove"},

@@ -14,6 +14,7 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/worker"
+	"github.com/muster-fleet/muster/worker/demand"
 )
 
 // scrapeLimit is how long a scrape waits for Postgres; Prometheus itself gives
@@ -34,6 +35,9 @@ type metrics struct {
 	calls         *prometheus.CounterVec
 	callSeconds   *prometheus.HistogramVec
 	rateRemaining *prometheus.GaugeVec
+	limits        *limitGauges
+	waits         *prometheus.CounterVec
+	waitSeconds   *prometheus.HistogramVec
 	decisions     *prometheus.CounterVec
 	actions       *prometheus.CounterVec
 	tokens        *prometheus.CounterVec
@@ -42,6 +46,9 @@ type metrics struct {
 	triggerLag    *prometheus.HistogramVec
 	ticks         *prometheus.CounterVec
 	tickLateness  *prometheus.HistogramVec
+	loadFailed    prometheus.Gauge
+	events        *prometheus.CounterVec
+	beats         *prometheus.CounterVec
 }
 
 // newMetrics makes a registry of its own, so that there may be several.
@@ -60,6 +67,10 @@ func newMetrics() *metrics {
 		callSeconds: histogram("github_call_duration_seconds", "How long GitHub took to answer, body included.", "target", "kind"),
 		rateRemaining: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "muster", Name: "github_rate_remaining",
 			Help: "Requests left in the current rate-limit window, as GitHub last said; absent where the server has no limit."}, []string{"target"}),
+		limits: &limitGauges{},
+		waits: counter("github_waits_total", "Requests that could not be sent at once, by priority, by what they waited for at first, and by whether they were sent in the end.",
+			"kind", "reason", "outcome"),
+		waitSeconds:  histogram("github_wait_duration_seconds", "How long such requests waited, by priority.", "kind"),
 		decisions:    counter("decisions_total", "Decisions on runners, by verdict.", "target", "policy", "outcome"),
 		actions:      counter("actions_total", "Actions on runners that were settled, by state.", "target", "policy", "outcome"),
 		tokens:       counter("tokens_total", "Requests for tokens, by outcome.", "kind", "outcome"),
@@ -68,9 +79,13 @@ func newMetrics() *metrics {
 		triggerLag:   histogram("trigger_lag_seconds", "From the publishing of a trigger to its arrival here.", "job"),
 		ticks:        counter("ticks_total", "Due moments of schedules that this process was first to record, by state.", "job", "target", "outcome"),
 		tickLateness: histogram("tick_lateness_seconds", "How late due moments were noticed.", "job"),
+		loadFailed: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "muster", Name: "config_load_failed",
+			Help: "1 where the configuration or a policy in its files was refused when it was read again, and the one before goes on."}),
+		events: counter("github_events_total", "Events of GitHub, by the way they came and what became of them; without a target: taken for none.", "target", "kind", "outcome"),
+		beats:  counter("heartbeats_total", "Heartbeats of hosts, by what became of them.", "outcome"),
 	}
-	m.registry.MustRegister(m.syncs, m.syncSeconds, m.calls, m.callSeconds, m.rateRemaining, m.decisions, m.actions,
-		m.tokens, m.tokenSeconds, m.triggers, m.triggerLag, m.ticks, m.tickLateness, buildInfo())
+	m.registry.MustRegister(m.syncs, m.syncSeconds, m.calls, m.callSeconds, m.rateRemaining, m.limits, m.waits, m.waitSeconds, m.decisions, m.actions,
+		m.tokens, m.tokenSeconds, m.triggers, m.triggerLag, m.ticks, m.tickLateness, m.loadFailed, m.events, m.beats, buildInfo())
 	return m
 }
 
@@ -107,16 +122,31 @@ func (m *metrics) sync(s fleet.Sync) {
 	m.syncSeconds.WithLabelValues(s.Target).Observe(s.FinishedAt.Sub(s.StartedAt).Seconds())
 }
 
-func (m *metrics) githubCall(target string, c github.Call) {
+// githubCall counts a call for its target. sharing are all targets with the
+// same credential, whose budget is one.
+func (m *metrics) githubCall(target string, sharing []string, c github.Call) {
 	class := "none"
 	if c.Status != 0 {
 		class = strconv.Itoa(c.Status/100) + "xx"
 	}
 	m.calls.WithLabelValues(target, c.Op, class).Inc()
 	m.callSeconds.WithLabelValues(target, c.Op).Observe(c.Took.Seconds())
-	if c.RateRemaining >= 0 {
-		m.rateRemaining.WithLabelValues(target).Set(float64(c.RateRemaining))
+	if c.RateRemaining < 0 {
+		return
 	}
+	for _, name := range sharing {
+		m.rateRemaining.WithLabelValues(name).Set(float64(c.RateRemaining))
+	}
+}
+
+// githubWait counts a request that had to wait for its turn.
+func (m *metrics) githubWait(w github.Wait) {
+	outcome := "sent"
+	if !w.Sent {
+		outcome = "given_up"
+	}
+	m.waits.WithLabelValues(w.Priority.String(), string(w.Reason), outcome).Inc()
+	m.waitSeconds.WithLabelValues(w.Priority.String()).Observe(w.Took.Seconds())
 }
 
 func (m *metrics) policy(policy, target string, counts fleet.Counts) {
@@ -145,6 +175,20 @@ func (m *metrics) tick(schedule string, lateness time.Duration, state fleet.Tick
 	m.tickLateness.WithLabelValues(job).Observe(lateness.Seconds())
 }
 
+func (m *metrics) reloaded(taken bool) {
+	if m.loadFailed.Set(1); taken {
+		m.loadFailed.Set(0)
+	}
+}
+
+func (m *metrics) event(target string, via demand.Via, outcome demand.Outcome) {
+	m.events.WithLabelValues(target, string(via), string(outcome)).Inc()
+}
+
+func (m *metrics) heartbeats(outcome demand.BeatOutcome, n int) {
+	m.beats.WithLabelValues(string(outcome)).Add(float64(n))
+}
+
 // recordGauges collects what the record holds.
 type recordGauges struct {
 	read func(context.Context) ([]db.Gauge, error)
@@ -152,15 +196,29 @@ type recordGauges struct {
 
 var (
 	byTarget = []string{"target"}
+	byPool   = []string{"target", "pool"}
 	recorded = map[string]*prometheus.Desc{
-		db.GaugeRunners:       describe(db.GaugeRunners, "Runners that are registered.", byTarget),
-		db.GaugeRunnersOnline: describe(db.GaugeRunnersOnline, "Runners that are online.", byTarget),
-		db.GaugeRunnersBusy:   describe(db.GaugeRunnersBusy, "Runners that run a workflow job.", byTarget),
-		db.GaugeSyncAge:       describe(db.GaugeSyncAge, "Since the newest complete sync began; absent: there was none.", byTarget),
-		db.GaugePolicyHalted:  describe(db.GaugePolicyHalted, "1 where the policy acts on nobody until it is resumed.", []string{"target", "policy"}),
-		db.GaugeDeadLetters:   describe(db.GaugeDeadLetters, "Messages that failed for good and wait for somebody.", nil),
-		db.GaugeOutboxAge:     describe(db.GaugeOutboxAge, "How long the oldest unpublished message has been waiting.", nil),
-		db.GaugeOpenIntents:   describe(db.GaugeOpenIntents, "Deletions that were intended and have no outcome yet.", nil),
+		db.GaugeRunners:           describe(db.GaugeRunners, "Runners that are registered.", byTarget),
+		db.GaugeRunnersOnline:     describe(db.GaugeRunnersOnline, "Runners that are online.", byTarget),
+		db.GaugeRunnersBusy:       describe(db.GaugeRunnersBusy, "Runners that run a workflow job.", byTarget),
+		db.GaugeSyncAge:           describe(db.GaugeSyncAge, "Since the newest complete sync began; absent: there was none.", byTarget),
+		db.GaugePolicyHalted:      describe(db.GaugePolicyHalted, "1 where the policy acts on nobody until it is resumed.", []string{"target", "policy"}),
+		db.GaugeDeadLetters:       describe(db.GaugeDeadLetters, "Messages that failed for good and wait for somebody.", nil),
+		db.GaugeOutboxAge:         describe(db.GaugeOutboxAge, "How long the oldest unpublished message has been waiting.", nil),
+		db.GaugeOpenIntents:       describe(db.GaugeOpenIntents, "Deletions that were intended and have no outcome yet.", nil),
+		db.GaugeFindings:          describe(db.GaugeFindings, "Things that are wrong with a target: see api.findings.", byTarget),
+		db.GaugeDemandAge:         describe(db.GaugeDemandAge, "Since all workflow jobs of a target with pools were compared with GitHub's; absent: never.", byTarget),
+		db.GaugePoolMin:           describe(db.GaugePoolMin, "Fewest hosts of the pool, by its newest decision, as all muster_pool_ figures are.", byPool),
+		db.GaugePoolMax:           describe(db.GaugePoolMax, "Most hosts of the pool, those that boot included.", byPool),
+		db.GaugePoolDesired:       describe(db.GaugePoolDesired, "How many hosts the pool should have.", byPool),
+		db.GaugePoolOnline:        describe(db.GaugePoolOnline, "Runners of the pool that are online and not being taken away.", byPool),
+		db.GaugePoolBusy:          describe(db.GaugePoolBusy, "Those of them that are or may be at work.", byPool),
+		db.GaugePoolBooting:       describe(db.GaugePoolBooting, "Hosts asked for or registered that are not online yet.", byPool),
+		db.GaugePoolDraining:      describe(db.GaugePoolDraining, "Runners of the pool that are being taken away.", byPool),
+		db.GaugePoolQueued:        describe(db.GaugePoolQueued, "Workflow jobs that wait for the pool.", byPool),
+		db.GaugePoolInProgress:    describe(db.GaugePoolInProgress, "Workflow jobs that run on the pool.", byPool),
+		db.GaugePoolLeasesExpired: describe(db.GaugePoolLeasesExpired, "Hosts asked for in a row that did not come online in time.", byPool),
+		db.GaugePoolDecisionAge:   describe(db.GaugePoolDecisionAge, "Since the pool was last decided on.", byPool),
 	}
 	recordUp = describe("database_up", "1 where Postgres answered this scrape; else the figures it holds are absent.", nil)
 )
@@ -189,6 +247,8 @@ func (g recordGauges) Collect(to chan<- prometheus.Metric) {
 		d := recorded[v.Name]
 		switch {
 		case d == nil:
+		case v.Pool != "":
+			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v.Value, v.Target, v.Pool)
 		case v.Policy != "":
 			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v.Value, v.Target, v.Policy)
 		case v.Target != "":

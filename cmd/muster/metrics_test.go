@@ -18,6 +18,7 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/worker"
+	"github.com/muster-fleet/muster/worker/demand"
 )
 
 func scrape(t *testing.T, m *metrics, read func(context.Context) ([]db.Gauge, error)) string {
@@ -34,13 +35,21 @@ func scrape(t *testing.T, m *metrics, read func(context.Context) ([]db.Gauge, er
 func happen(m *metrics) {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	m.sync(fleet.Sync{Target: "acme", StartedAt: began, FinishedAt: began.Add(2 * time.Second), Outcome: fleet.SyncComplete, Suspect: fleet.SuspectShrunk})
-	m.githubCall("acme", github.Call{Op: github.OpRunners, Status: 200, Took: time.Second, RateRemaining: 4711})
-	m.githubCall("octo", github.Call{Op: github.OpRunner, Took: time.Second, RateRemaining: -1})
+	m.githubCall("acme", []string{"acme", "widgets"}, github.Call{Op: github.OpRunners, Status: 200, Took: time.Second, RateRemaining: 4711})
+	m.githubCall("octo", []string{"octo"}, github.Call{Op: github.OpRunner, Took: time.Second, RateRemaining: -1})
+	m.githubWait(github.Wait{Priority: github.PrioritySync, Reason: github.ReasonPace, Took: 2 * time.Second, Sent: true})
+	m.githubWait(github.Wait{Priority: github.PriorityToken, Reason: github.ReasonPause})
+	m.limits.known = func() map[string]github.Limits {
+		return map[string]github.Limits{"acme": {Limit: 5000, Paused: time.Now().Add(time.Hour)}, "octo": {}}
+	}
 	m.policy("reap", "acme", fleet.Counts{"act": 2, "keep": 3})
 	m.action(fleet.Action{Target: "acme", Policy: "reap", State: fleet.ActionSpared})
 	m.token("removal", "issued", time.Millisecond)
 	m.trigger(worker.Outcome{Job: fleet.JobSync, Name: "acme", Result: worker.ResultDone, Lag: time.Second})
 	m.tick("sync/acme", 3*time.Second, fleet.TickFired)
+	m.event("acme", demand.ViaWebhook, demand.OutcomeFolded)
+	m.heartbeats(demand.BeatStored, 3)
+	m.reloaded(false)
 }
 
 func TestMetricsShowWhatHappened(t *testing.T) {
@@ -57,10 +66,19 @@ func TestMetricsShowWhatHappened(t *testing.T) {
 	for _, want := range []string{
 		`muster_syncs_total{outcome="complete",reason="shrunk",target="acme"} 1`,
 		`muster_sync_duration_seconds_sum{target="acme"} 2`,
+		`muster_github_events_total{kind="webhook",outcome="folded",target="acme"} 1`,
+		`muster_heartbeats_total{outcome="stored"} 3`,
 		`muster_github_calls_total{code="2xx",kind="list_runners",target="acme"} 1`,
 		`muster_github_calls_total{code="none",kind="get_runner",target="octo"} 1`,
 		`muster_github_call_duration_seconds_count{kind="list_runners",target="acme"} 1`,
 		`muster_github_rate_remaining{target="acme"} 4711`,
+		`muster_github_rate_remaining{target="widgets"} 4711`,
+		`muster_github_rate_limit{target="acme"} 5000`,
+		`muster_github_pause_seconds{target="acme"} 35`, // of 3600, less what has passed
+		`muster_github_pause_seconds{target="octo"} 0`,
+		`muster_github_waits_total{kind="sync",outcome="sent",reason="pace"} 1`,
+		`muster_github_waits_total{kind="token",outcome="given_up",reason="pause"} 1`,
+		`muster_github_wait_duration_seconds_sum{kind="sync"} 2`,
 		`muster_decisions_total{outcome="act",policy="reap",target="acme"} 2`,
 		`muster_decisions_total{outcome="halt",policy="reap",target="acme"} 0`,
 		`muster_actions_total{outcome="spared",policy="reap",target="acme"} 1`,
@@ -70,6 +88,7 @@ func TestMetricsShowWhatHappened(t *testing.T) {
 		`muster_trigger_lag_seconds_sum{job="sync"} 1`,
 		`muster_ticks_total{job="sync",outcome="fired",target="acme"} 1`,
 		`muster_tick_lateness_seconds_sum{job="sync"} 3`,
+		`muster_config_load_failed 1`,
 		`muster_runners{target="acme"} 7`,
 		`muster_policy_halted{policy="reap",target="acme"} 1`,
 		`muster_dead_letters 2`,
@@ -80,7 +99,7 @@ func TestMetricsShowWhatHappened(t *testing.T) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}
-	if strings.Contains(text, `rate_remaining{target="octo"}`) {
+	if strings.Contains(text, `rate_remaining{target="octo"}`) || strings.Contains(text, `rate_limit{target="octo"}`) {
 		t.Error("/metrics shows a rate limit where the server has none")
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,6 +65,42 @@ func writeJSON(w io.Writer, v any) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
+}
+
+// jsonList writes one JSON array, an item a line, as the items come.
+type jsonList struct {
+	w     *bufio.Writer
+	begun bool
+}
+
+func newJSONList(w io.Writer) *jsonList { return &jsonList{w: bufio.NewWriter(w)} }
+
+func (l *jsonList) add(v any) error {
+	var item bytes.Buffer
+	enc := json.NewEncoder(&item)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	before := "[\n"
+	if l.begun {
+		before = ",\n"
+	}
+	l.begun = true
+	_, err := l.w.WriteString(before + strings.TrimSuffix(item.String(), "\n"))
+	return err
+}
+
+// end closes the array. Without it nobody can take a part for the whole.
+func (l *jsonList) end() error {
+	after := "\n]\n"
+	if !l.begun {
+		after = "[]\n"
+	}
+	if _, err := l.w.WriteString(after); err != nil {
+		return err
+	}
+	return l.w.Flush()
 }
 
 // writeTable aligns columns with two spaces between them. An empty cell shows

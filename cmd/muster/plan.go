@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -30,23 +31,27 @@ type planRow struct {
 }
 
 func (a *app) planCommand() *cobra.Command {
-	var target, policy string
+	var target, policy, pool string
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what enforcement would do now, for every runner in scope",
-		Long: `Show what enforcement would do now, for every runner in scope: act or keep, and
-why. It is the decision of enforcement itself, on the same facts. Nothing is
-done and nothing is written.`,
+		Long: `Show what enforcement would do now with every runner in scope: act or keep, and
+why. Each policy is shown once it is decided, by groups of runners with the same
+reasons, larger ones first, and with how far it is from its limits. With -o json
+there is one object for every runner. It is the decision of enforcement itself,
+on the same facts. Nothing is done and nothing is written.`,
 		Args: cobra.NoArgs,
 	}
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&target, "target", "", "on this `target` only")
 	cmd.Flags().StringVar(&policy, "policy", "", "of this `policy` only")
-	cmd.Flags().String("pool", "", "") // of pools, which are not there yet
-	_ = cmd.Flags().MarkHidden("pool") // it is there: the line above
+	cmd.Flags().StringVar(&pool, "pool", "", "how this `pool` would be sized, instead")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if cmd.Flags().Changed("pool") {
-			return notYet(cmd, "--pool")
+			if target != "" || policy != "" {
+				return usage("--pool is of scaling, --policy and --target of enforcement: ask for one of them")
+			}
+			return a.planPool(cmd.Context(), pool, *output)
 		}
 		return a.plan(cmd.Context(), target, policy, *output)
 	}
@@ -65,21 +70,53 @@ func (a *app) plan(ctx context.Context, target, policy string, output format) er
 	if _, known := c.target(target); target != "" && !known {
 		return usage("--target: %s", c.unknownTarget(target))
 	}
-	var rows []planRow
-	if err := onRecord(ctx, c, func(store *db.DB) error {
-		rows, err = a.planAll(ctx, store, c, wanted, target)
-		return err
-	}); err != nil {
-		return err
-	}
-	head := []string{"POLICY", "TARGET", "ID", "NAME", "VERDICT", "REASONS", "OFFLINE"}
-	return show(a, output, rows, "no runners in the scope of any policy", head, func(r planRow) []string {
-		offline, _ := r.Evidence["offline_for"].(string)
-		return []string{
-			r.Policy, r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, string(r.Verdict),
-			strings.Join(r.Reasons, ","), offline,
+	return onRecord(ctx, c, func(store *db.DB) error {
+		if output == formatJSON {
+			list := newJSONList(a.stdout)
+			if err := a.planAll(ctx, store, c, wanted, target, func(p enforce.Preview) error {
+				a.say("%s", summarise(p))
+				for d := range p.Decisions() {
+					if err := list.add(planRow{d.Policy, d.Enforcement, d.Target, d.RunnerID, d.Name, d.Verdict, d.Reasons, d.Evidence}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			return list.end()
 		}
+		return a.planAll(ctx, store, c, wanted, target, func(p enforce.Preview) error { return writePlan(a.stdout, p) })
 	})
+}
+
+// writePlan shows what a policy would make of a target: the sum, its limits
+// with ! at those that are near, and its groups.
+func writePlan(w io.Writer, v enforce.Preview) error {
+	var p page
+	p.line(0, "%s", summarise(v))
+	var limits [][]string
+	for _, l := range v.Limits() {
+		limits = append(limits, []string{l.Name, map[bool]string{true: "!"}[l.Near], l.Says})
+	}
+	p.columns(2, limits)
+	rows := [][]string{{"VERDICT", "REASONS", "RUNNERS", "SUCH AS"}}
+	for _, g := range v.Groups() {
+		examples := make([]string, len(g.Examples))
+		for i, name := range g.Examples {
+			examples[i] = printable(name)
+		}
+		if g.Count > len(examples) {
+			examples = append(examples, "…")
+		}
+		rows = append(rows, []string{string(g.Verdict), strings.Join(g.Reasons, ","), strconv.Itoa(g.Count), strings.Join(examples, ", ")})
+	}
+	if len(rows) > 1 {
+		p.columns(2, rows)
+	}
+	p.text.WriteString("\n")
+	_, err := io.WriteString(w, p.text.String())
+	return err
 }
 
 // choose is the policies to plan: all, or the one that was named.
@@ -101,36 +138,41 @@ func choose(c *config, name string) ([]*policies.Policy, error) {
 }
 
 // planAll previews policies on all targets, or on the one that was named, and
-// sums each up on the way.
-func (a *app) planAll(ctx context.Context, store *db.DB, c *config, wanted []*policies.Policy, only string) ([]planRow, error) {
+// shows each before the next, of which there may be many on a large fleet.
+func (a *app) planAll(ctx context.Context, store *db.DB, c *config, wanted []*policies.Policy, only string, show func(enforce.Preview) error) error {
 	now, err := store.Now(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var rows []planRow
-	for _, target := range c.targetNames() {
+	reader := enforce.NewReader(store)
+	none := true
+	for _, t := range c.targets {
+		target := t.Name
 		if only != "" && target != only {
 			continue
 		}
 		for _, p := range enforce.Covering(wanted, target) {
-			preview, err := enforce.Plan(ctx, store, p, target, now)
+			none = false
+			preview, err := enforce.Plan(ctx, reader, p, t.Target, now)
 			if errors.Is(err, fleet.ErrNotFound) {
 				a.say("%s on %s: never synced, so nothing is known: muster trigger sync %s", p.Name, target, target)
 				continue
 			}
 			if err != nil {
-				return nil, err
+				return err
 			}
-			a.say("%s", summarise(preview))
-			for _, d := range preview.Decisions {
-				rows = append(rows, planRow{d.Policy, d.Enforcement, d.Target, d.RunnerID, d.Name, d.Verdict, d.Reasons, d.Evidence})
+			if err := show(preview); err != nil {
+				return err
 			}
 		}
 	}
-	return rows, nil
+	if none {
+		a.say("no policy covers a target in question")
+	}
+	return nil
 }
 
-// summarise is the line above the table.
+// summarise is the line that a preview begins with.
 func summarise(p enforce.Preview) string {
 	n := p.Plan.Counts
 	line := fmt.Sprintf("%s on %s (%s): act on %d, keep %d, halt at %d, %d not matched",

@@ -29,7 +29,7 @@ type policyRow struct {
 	File        string            `json:"file"`
 	Policy      string            `json:"policy"`
 	Enforcement fleet.Enforcement `json:"enforcement"`
-	Action      fleet.ActionKind  `json:"action"`
+	Action      string            `json:"action"` // several with commas between
 	Targets     []string          `json:"targets"`
 	SHA256      string            `json:"sha256"`
 }
@@ -51,7 +51,7 @@ with file, line and column; then the exit status is 2.`,
 		}
 		head := []string{"FILE", "POLICY", "ENFORCEMENT", "ACTION", "TARGETS"}
 		return show(a, *output, rows, "no policies", head, func(r policyRow) []string {
-			return []string{r.File, r.Policy, string(r.Enforcement), string(r.Action), strings.Join(r.Targets, ",")}
+			return []string{r.File, r.Policy, string(r.Enforcement), r.Action, strings.Join(r.Targets, ",")}
 		})
 	}
 	return cmd
@@ -74,7 +74,11 @@ func checkPolicies(files []string) ([]policyRow, error) {
 				faults = append(faults, fault{where: file, text: fmt.Sprintf("policy %s stands in %s too: give each its own name", p.Name, other)})
 			}
 			seen[p.Name] = file
-			rows = append(rows, policyRow{file, p.Name, p.Enforcement, p.Action, p.Targets, p.SHA256})
+			var actions []string
+			for _, kind := range p.Actions() {
+				actions = append(actions, string(kind))
+			}
+			rows = append(rows, policyRow{file, p.Name, p.Enforcement, strings.Join(actions, ","), p.Targets, p.SHA256})
 		}
 	}
 	return rows, errors.Join(faults...)
@@ -85,11 +89,13 @@ func (a *app) policyResumeCommand() *cobra.Command {
 	var allow int
 	cmd := &cobra.Command{
 		Use:   "resume NAME --reason R",
-		Short: "Reopen a policy that ran into its limit",
-		Long: `Reopen a policy that ran into its limit, on one target or on all it is halted
-on. With --allow N it may then act on N runners beyond its limit, once: the
-answer to a backlog on the first day. Without, it halts again where as many
-runners are due as before.`,
+		Short: "Reopen a policy that ran into its limit or the brake",
+		Long: `Reopen a policy that ran into its limit, or that its target's brake has halted,
+on one target or on all it is halted on. With --allow N it may then act on N
+runners beyond its limit, once: the answer to a backlog on the first day.
+Without, it halts again where as many runners are due as before. Whoever
+reopens one that the brake has halted says that what went dark by now was
+looked into; the brake halts again only for what goes dark later.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&target, "target", "", "on this `target` only")

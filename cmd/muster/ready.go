@@ -33,6 +33,9 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	if !s.serving.Load() {
 		add(false, "muster: still starting, no requests are taken yet")
 	}
+	if why := s.refused.Load(); why != nil {
+		add(true, "configuration: not taken over, the one before goes on: %s: mend it and send SIGHUP again", *why)
+	}
 	if !record.WorksAsApp() {
 		add(true, "postgres: working as %s, not as the role muster_app: the audit trail is protected by triggers alone", record.Role())
 	}
@@ -61,7 +64,8 @@ func details(c *config, targets []fleet.TargetState, states []fleet.PolicyState)
 	}
 	for _, p := range states {
 		if p.Halted && c.runs(p.Policy, p.Target) {
-			lines = append(lines, fmt.Sprintf("policy %s on %s is halted: %s", p.Policy, p.Target, p.Reason))
+			lines = append(lines, fmt.Sprintf("policy %s on %s is halted: %s; when you have looked: muster policy resume %s --target %s --reason WHY",
+				p.Policy, p.Target, p.Reason, p.Policy, p.Target))
 		}
 	}
 	return lines

@@ -59,7 +59,7 @@ func TestPolicyResume(t *testing.T) {
 			if _, err := tx.LockPolicy(t.Context(), state); err != nil {
 				return err
 			}
-			if _, err := tx.Halt(t.Context(), "reap", target, "37 runners are due, 25 allowed", time.Now()); err != nil {
+			if _, err := tx.Halt(t.Context(), "reap", target, "over_max", "37 runners are due, 25 allowed", time.Now()); err != nil {
 				return err
 			}
 		}

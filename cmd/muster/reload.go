@@ -6,7 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"sync/atomic"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // live is the configuration in force, which SIGHUP replaces: all of it or none
@@ -18,6 +24,9 @@ type live struct {
 	// accept is asked before a configuration comes into force, and says why
 	// not. It prepares what the new one needs.
 	accept func(context.Context, *config) error
+	// told hears of each attempt, with why it was refused or nil. Nil: nobody
+	// does.
+	told func(context.Context, error)
 
 	current atomic.Pointer[config]
 	changed chan struct{} // receives after a change; holds one
@@ -40,7 +49,11 @@ func (l *live) run(ctx context.Context, hangup <-chan os.Signal) error {
 		case <-ctx.Done():
 			return nil
 		case <-hangup:
-			if err := l.reload(ctx); err != nil {
+			err := l.reload(ctx)
+			if l.told != nil {
+				l.told(ctx, err)
+			}
+			if err != nil {
 				l.log.ErrorContext(ctx, "configuration not taken over", "reason", err.Error())
 				continue
 			}
@@ -94,4 +107,45 @@ func restartNeeded(old, next *config) error {
 		}
 	}
 	return nil
+}
+
+// reloaded tells whoever may want to know what became of a changed
+// configuration, policies included: until one is taken over, the one before
+// goes on, and nobody may think otherwise. The trail is told as far as Postgres
+// is there: nothing was acted on.
+func (s *service) reloaded(ctx context.Context, record *db.DB, err error) {
+	s.metrics.reloaded(err == nil)
+	event := fleet.AuditEvent{Code: fleet.AuditConfigLoaded, Actor: fleet.System}
+	if err == nil {
+		s.refused.Store(nil)
+		event.Details = map[string]any{"policies": inForce(s.wiring.Load().config.policies)}
+	} else {
+		why := brief(err)
+		s.refused.Store(&why)
+		event.Code, event.Reason = fleet.AuditConfigRefused, why
+	}
+	err = record.InTx(ctx, func(tx *db.Tx) error { return tx.Audit(ctx, event) })
+	if err != nil {
+		s.log.WarnContext(ctx, "record what became of the configuration", "err", err)
+	}
+}
+
+// brief is an error of many lines in one: the first few, and how many more.
+func brief(err error) string {
+	const most = 5
+	all := strings.Split(err.Error(), "\n")
+	if more := len(all) - most; more > 0 {
+		all = append(all[:most], fmt.Sprintf("and %d more in the log", more))
+	}
+	return fleet.CleanText(strings.Join(all, "; "), 4<<10)
+}
+
+// inForce names policies with what they say, as NAME HASH.
+func inForce(all []*policies.Policy) string {
+	var names []string
+	for _, p := range all {
+		names = append(names, p.Name+" "+p.SHA256)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,6 +81,8 @@ func TestHangupReloadsAndLogsTheReasonWhereNot(t *testing.T) {
 	t.Parallel()
 	logged := make(lineWriter)
 	l, rewrite := reloading(t, slog.New(slog.NewTextHandler(logged, nil)), accepted)
+	var heard []bool
+	l.told = func(_ context.Context, err error) { heard = append(heard, err == nil) }
 	ctx, stop := context.WithCancel(t.Context())
 	hangup, ended := make(chan os.Signal), make(chan error, 1)
 	go func() { ended <- l.run(ctx, hangup) }()
@@ -100,6 +104,23 @@ func TestHangupReloadsAndLogsTheReasonWhereNot(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("run = %v, want nil", err)
+	}
+	if !slices.Equal(heard, []bool{false, true}) {
+		t.Errorf("told of %v, want a refusal and a takeover", heard)
+	}
+}
+
+func TestManyFaultsAreToldInBrief(t *testing.T) {
+	t.Parallel()
+	var all []error
+	for i := range 7 {
+		all = append(all, fmt.Errorf("a.yaml:%d:1: wrong", i+1))
+	}
+	if got, want := brief(errors.Join(all[:2]...)), "a.yaml:1:1: wrong; a.yaml:2:1: wrong"; got != want {
+		t.Errorf("brief = %q, want %q", got, want)
+	}
+	if got, want := brief(errors.Join(all...)), "; a.yaml:5:1: wrong; and 2 more in the log"; !strings.HasSuffix(got, want) {
+		t.Errorf("brief = %q, want it to end with %q", got, want)
 	}
 }
 

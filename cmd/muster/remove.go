@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker/remove"
 )
@@ -22,7 +25,8 @@ func (a *app) removeCommand() *cobra.Command {
 		Short: "Delete one runner by hand, through the same guards and records",
 		Long: `Delete one runner by hand. RUNNER is its id, or the exact name of a registered
 one. It takes a complete inventory of the last ten minutes and a last look that
-shows the runner offline and not busy; at most ten a minute. A refusal exits 3.`,
+shows the runner offline and not busy; at most ten a minute, and none while much
+of the target has just gone dark. A refusal exits 3.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			why, err := reasonFor("remove", reason)
@@ -44,21 +48,25 @@ func (a *app) remove(ctx context.Context, target, runner, reason string) error {
 	if _, known := c.target(target); !known {
 		return usage("%s", c.unknownTarget(target))
 	}
-	w, err := wire(c, nil)
-	if err != nil {
-		return err
-	}
 	store, err := openDB(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
+	pauses := &github.Pauses{Record: db.Pauses{DB: store}}
+	if err := pauses.Refresh(ctx); err != nil {
+		return err
+	}
+	w, err := wire(c, nil, hearers{pauses: pauses})
+	if err != nil {
+		return err
+	}
 	if err := checkIdentities(ctx, store, c); err != nil {
 		return err
 	}
 	found, err := remove.Find(ctx, store, target, runner)
 	if errors.Is(err, fleet.ErrNotFound) {
-		return exit(exitFailed, "remove runner %s/%s: muster knows no such runner: see muster runners --target %s", target, runner, target)
+		return exit(exitFailed, "remove runner %s/%s: no runner of that name or id is registered: see muster runners --target %s", target, runner, target)
 	}
 	if err != nil {
 		return err
@@ -81,7 +89,7 @@ func (a *app) removed(r fleet.Observed, res remove.Result, err error) error {
 	case act.ID == "" && err != nil:
 		return err
 	case act.ID == "":
-		return exit(exitRefused, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, r.Name, explain(res.Decision.Reasons))
+		return exit(exitRefused, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, r.Name, refusal(r.Target, res.Decision))
 	case act.State == fleet.ActionDone:
 		_, _ = fmt.Fprintf(a.stdout, "runner %s/%d (%s) is deleted\n", r.Target, r.ID, r.Name)
 	case act.State == fleet.ActionGone:
@@ -96,6 +104,15 @@ func (a *app) removed(r fleet.Observed, res remove.Result, err error) error {
 	return err
 }
 
+// refusal puts into words what keeps an operator's deletion.
+func refusal(target string, d fleet.Decision) string {
+	if slices.Contains(d.Reasons, policies.ReasonBrake) || slices.Contains(d.Reasons, policies.ReasonHalted) {
+		return fmt.Sprintf("deletions by hand are halted: %v; when you have looked: muster policy resume %s --target %s --reason WHY",
+			d.Evidence["halt"], policies.OperatorName, target)
+	}
+	return explain(d.Reasons)
+}
+
 // explain puts the reasons that can keep an operator's deletion into words.
 func explain(reasons []string) string {
 	words := map[string]string{
@@ -108,6 +125,12 @@ func explain(reasons []string) string {
 		policies.ReasonInventoryIncomplete: "the newest sync did not see everything",
 		policies.ReasonInventoryStale:      "the inventory is older than ten minutes; muster trigger sync first",
 		policies.ReasonInventorySuspect:    "the newest listing looks like a fault of GitHub's",
+		policies.ReasonOpenJob:             "GitHub's events say that a workflow job runs on it",
+		policies.ReasonHostBusy:            "its host says that it is at work",
+		policies.ReasonHostAlive:           "its host says that its program is running",
+		policies.ReasonBooting:             "it was registered a moment ago and may be starting yet",
+		policies.ReasonHold:                "an operator wants it kept: api.holds says who and why, muster unhold lifts it",
+		policies.ReasonBudget:              "GitHub's limits leave no room for it now; muster doctor says until when",
 		policies.ReasonRate:                "ten in the last minute are enough; wait a little",
 		remove.ReasonElsewhere:             "another deletion of it is under way",
 	}

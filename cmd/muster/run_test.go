@@ -23,7 +23,7 @@ type result struct {
 }
 
 // muster runs the program with an environment.
-func muster(t *testing.T, env map[string]string, args ...string) result {
+func muster(t testing.TB, env map[string]string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), args, variables(env), strings.NewReader(""), &stdout, &stderr)
@@ -31,7 +31,7 @@ func muster(t *testing.T, env map[string]string, args ...string) result {
 }
 
 // decode reads the one JSON document of a result.
-func decode[T any](t *testing.T, r result) T {
+func decode[T any](t testing.TB, r result) T {
 	t.Helper()
 	var v T
 	if r.code != exitDone {

@@ -3,24 +3,29 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/internal/web"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/queue"
 	"github.com/muster-fleet/muster/scheduler"
 	"github.com/muster-fleet/muster/worker"
+	"github.com/muster-fleet/muster/worker/demand"
 	"github.com/muster-fleet/muster/worker/enforce"
 	"github.com/muster-fleet/muster/worker/housekeep"
 	"github.com/muster-fleet/muster/worker/inventory"
 	"github.com/muster-fleet/muster/worker/remove"
+	"github.com/muster-fleet/muster/worker/scale"
 	"github.com/muster-fleet/muster/worker/token"
 )
 
@@ -38,23 +43,36 @@ type service struct {
 	// crash of the machine, so that it need not wait for the disk.
 	throwaway bool
 	metrics   *metrics
+	pauses    *github.Pauses
+	id        string       // of this replica among others
+	replicas  atomic.Int64 // that share GitHub's limits; 0: not known yet
 	wiring    atomic.Pointer[wiring]
+	refused   atomic.Pointer[string] // why the configuration in the file is not in force; nil: it is
 
 	// Set while it starts, read by health checks from then on.
 	record  atomic.Pointer[db.DB]
 	conn    atomic.Pointer[queue.Conn]
 	usable  atomic.Bool // the schema is there and targets are who they were
 	serving atomic.Bool // triggers and requests for tokens are taken
+	intake  atomic.Pointer[demand.Intake]
 }
 
 func newService(log *slog.Logger, c *config, load func() (*config, error)) (*service, error) {
-	s := &service{log: log, first: c, load: load, metrics: newMetrics()}
-	w, err := wire(c, s.metrics.githubCall)
+	s := &service{log: log, first: c, load: load, metrics: newMetrics(), id: uuid.NewString()}
+	s.pauses = &github.Pauses{Record: pauseRecord{db: s.record.Load}}
+	w, err := wire(c, nil, s.hearers())
 	if err != nil {
 		return nil, err
 	}
 	s.wiring.Store(w)
+	s.metrics.limits.known = s.limits
 	return s, nil
+}
+
+func (s *service) hearers() hearers {
+	return hearers{
+		call: s.metrics.githubCall, waited: s.metrics.githubWait, pauses: s.pauses, replicas: int(s.replicas.Load()),
+	}
 }
 
 // run starts what is embedded, waits for what is not, and works until ctx
@@ -68,7 +86,7 @@ func (s *service) run(ctx context.Context, hangup <-chan os.Signal) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	health := &web.Server{Log: s.log, Ready: s.ready, Metrics: s.metrics.handler(s.record.Load)}
+	health := &web.Server{Log: s.log, Ready: s.ready, Metrics: s.metrics.handler(s.record.Load), Webhooks: s}
 	g.Go(func() error { return health.Serve(ctx, listener) })
 	g.Go(func() error { return s.work(ctx, hangup, listener.Addr().String()) })
 	err = g.Wait()
@@ -86,17 +104,21 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	if err != nil {
 		return err
 	}
+	if err := s.await(ctx, "waiting for Postgres", s.join); err != nil {
+		return err
+	}
+	defer s.leave(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	record, conn := began.record, began.conn
 	now := record.Now
 
 	remover := &remove.Remover{
-		Log: s.log, DB: record, Now: now, Observe: s.metrics.action,
-		Targets: func() map[string]remove.Target { return s.wiring.Load().remove },
+		Log: s.log, DB: record, Now: now, Hosts: conn, Observe: s.metrics.action,
+		Targets: func() map[string]remove.Target { return s.wired().remove },
 	}
 	issuer := &token.Issuer{
 		Log: s.log, DB: record, Conn: conn, Now: now, Observe: s.metrics.token,
-		Targets:          func() map[string]token.Target { return s.wiring.Load().token },
+		Targets:          func() map[string]token.Target { return s.wired().token },
 		Grants:           func() []token.Grant { return s.wiring.Load().grants },
 		AllowSharedInbox: s.first.nats.allowSharedInbox,
 		Ready: func() {
@@ -111,6 +133,18 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 			}
 		},
 	}
+	intake := &demand.Intake{
+		Log: s.log, DB: record, Conn: conn, Now: now, Observe: s.metrics.event,
+		Targets: func() map[string]demand.Target { return s.wiring.Load().demand },
+		Pools: func(target string, labels []string, most int) []string {
+			return s.wiring.Load().matcher.Pools(target, labels, most)
+		},
+	}
+	s.intake.Store(intake)
+	reconciler := &demand.Reconciler{
+		Intake: intake, Targets: func() map[string]demand.Compared { return s.wired().compared },
+	}
+	listener := &demand.Listener{Log: s.log, DB: record, Conn: conn, Now: now, Observe: s.metrics.heartbeats}
 	engine := &worker.Engine{
 		Log: s.log, Conn: conn, Recorder: db.Runs{DB: record}, Observe: s.metrics.trigger,
 		// Some twelve minutes until a trigger is given up: an outage of an hour
@@ -120,12 +154,17 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 		Handlers: map[fleet.Job]worker.Handler{
 			fleet.JobSync: &inventory.Syncer{
 				Log: s.log, DB: record, Now: now, Observe: s.metrics.sync,
-				Targets: func() map[string]inventory.Target { return s.wiring.Load().inventory },
+				Targets: func() map[string]inventory.Target { return s.wired().inventory },
 				Enforce: func(target string) bool { return s.wiring.Load().config.covered(target) },
+				Pools:   func(target string) []string { return scale.Of(s.wiring.Load().config.pools, target) },
 			},
 			fleet.JobEnforce: &enforce.Enforcer{
 				Log: s.log, DB: record, Now: now, Remover: remover, Observe: s.metrics.policy,
 				Policies: func() []*policies.Policy { return s.wiring.Load().config.policies },
+			},
+			fleet.JobScale: &scale.Scaler{
+				Log: s.log, DB: record, Now: now, Remover: remover,
+				Pools: func() []*policies.Pool { return s.wiring.Load().config.pools },
 			},
 			fleet.JobHousekeep: &housekeep.Housekeeper{
 				Log: s.log, DB: record, Now: now,
@@ -138,6 +177,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	reload := newLive(s.log, s.first, s.load, func(ctx context.Context, next *config) error {
 		return s.takeOver(ctx, record, next)
 	})
+	reload.told = func(ctx context.Context, err error) { s.reloaded(ctx, record, err) }
 
 	g.Go(func() error { return relay.Run(ctx) })
 	g.Go(func() error {
@@ -145,6 +185,8 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	})
 	g.Go(func() error { return reload.run(ctx, hangup) })
 	g.Go(func() error { return s.settle(ctx, remover, issuer, db.Runs{DB: record}) })
+	g.Go(func() error { return s.shareLimits(ctx) })
+	g.Go(func() error { return reconciler.Run(ctx) })
 	g.Go(func() error { return began.watch(ctx) })
 	g.Go(func() error {
 		if err := s.awaitStreams(ctx, conn); err != nil {
@@ -152,9 +194,36 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 		}
 		g.Go(func() error { return conn.Guard(ctx) })
 		g.Go(func() error { return engine.Run(ctx) })
+		g.Go(func() error { return intake.Consume(ctx) })
+		g.Go(func() error { return listener.Serve(ctx) })
 		return issuer.Serve(ctx)
 	})
 	return g.Wait()
+}
+
+// Receive takes in a webhook, once there is something to record it with.
+func (s *service) Receive(ctx context.Context, d fleet.Delivery) error {
+	intake := s.intake.Load()
+	if intake == nil {
+		return fmt.Errorf("take in a webhook: muster is still starting: %w", fleet.ErrUnavailable)
+	}
+	return intake.Receive(ctx, d)
+}
+
+// wired is the wiring in force, once it has been seen to that targets whose
+// files no longer hold the same token do not share a client.
+func (s *service) wired() *wiring {
+	w := s.wiring.Load()
+	if !parted(w.config.targets, w.clients) {
+		return w
+	}
+	next, err := wire(w.config, w, s.hearers())
+	if err != nil {
+		s.log.Error("give targets clients of their own", "err", err)
+		return w
+	}
+	s.wiring.CompareAndSwap(w, next) // a reload in between has seen to it too
+	return s.wiring.Load()
 }
 
 // takeOver prepares a new configuration and puts it into force.
@@ -162,7 +231,7 @@ func (s *service) takeOver(ctx context.Context, record *db.DB, next *config) err
 	if err := checkIdentities(ctx, record, next); err != nil {
 		return err
 	}
-	w, err := wire(next, s.metrics.githubCall)
+	w, err := wire(next, s.wiring.Load(), s.hearers())
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,17 +22,25 @@ func (a *app) simulateCommand() *cobra.Command {
 
 func (a *app) simulateGitHubCommand() *cobra.Command {
 	var c githubsim.Config
-	var version string
 	var runners int
 	cmd := &cobra.Command{
 		Use:   "github",
-		Short: "Run a simulated GitHub Enterprise Server until it is stopped",
-		Long: `Run a simulated GitHub Enterprise Server ` + githubsim.Version + ` until it is stopped. Any token is
-accepted. It has the scopes enterprise/octo, org/acme and repo/acme/widgets with
-the runners spread over them, and a control API that creates, connects, kills
-and removes runners:
+		Short: "Run a simulated GitHub until it is stopped",
+		Long: `Run a simulated GitHub until it is stopped: a GitHub Enterprise Server of the
+version given, or github.com with --version ` + githubsim.DotCom + `. Any token is accepted. It
+has the scopes enterprise/octo, org/acme and repo/acme/widgets with the runners
+spread over them, and a control API that creates, connects, kills and removes
+runners, sets runner groups, rate limits and Apps, makes GitHub fail, and has
+workflow jobs and webhooks that tell of them (from version 3.4 on):
 
   curl -X POST CONTROL/create -d '{"scope":"org/acme","name":"build-01","online":true}'
+  curl -X POST CONTROL/group -d '{"scope":"org/acme","id":"2","name":"gpu","visibility":"selected","selected":["acme/widgets"]}'
+  curl -X POST CONTROL/limits -d '{"primary":5000,"points":900,"concurrent":100}'
+  curl -X POST CONTROL/fault -d '{"kind":"status","status":502,"path":"/actions/runners","for":"5m"}'
+  curl CONTROL/faults
+  curl -X POST CONTROL/unfault -d '{}'
+  curl -X POST CONTROL/hook -d '{"scope":"org/acme","url":"http://127.0.0.1:8425/webhooks/github","secret":"S"}'
+  curl -X POST CONTROL/queue-job -d '{"scope":"org/acme","labels":["simulated"]}'
   curl CONTROL/log
 
 Whoever reaches the control API controls the simulator.`,
@@ -41,10 +50,10 @@ Whoever reaches the control API controls the simulator.`,
 	cmd.Flags().StringVar(&c.Control, "control", "127.0.0.1:8431", "`address` of the control API")
 	cmd.Flags().IntVar(&runners, "runners", 100, "`number` of runners to begin with, one in ten of them offline")
 	cmd.Flags().Int64Var(&c.Seed, "seed", 0, "`number` that random choices follow from; 0: others each time")
-	cmd.Flags().StringVar(&version, "version", githubsim.Version, "`version` of the server, of which there is this one")
+	cmd.Flags().StringVar(&c.Version, "version", githubsim.Version, "`version` of the server: "+strings.Join(githubsim.Versions(), ", "))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if version != githubsim.Version && version+".0" != githubsim.Version {
-			return notYet(cmd, "--version "+printable(version))
+		if githubsim.CheckVersion(c.Version) != nil {
+			return usage("--version %s is none that can be simulated, want one of %s", printable(c.Version), strings.Join(githubsim.Versions(), ", "))
 		}
 		const most = 1_000_000
 		if runners < 0 || runners > most {

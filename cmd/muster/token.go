@@ -31,6 +31,7 @@ type tokenRequest struct {
 	Kind       string   `json:"kind"`
 	RunnerName string   `json:"runner_name,omitempty"`
 	Labels     []string `json:"labels,omitempty"`
+	DemandID   string   `json:"demand_id,omitempty"`
 }
 
 // tokenAnswer is what comes back, token or refusal.
@@ -72,6 +73,7 @@ its own word and without a shell:
 	flags.StringVar(&q.Kind, "kind", "", "registration, removal or jit")
 	flags.StringVar(&q.RunnerName, "runner-name", "", "`name` of the runner, for jit")
 	flags.StringSliceVar(&q.Labels, "labels", nil, "`labels` of the runner, for jit")
+	flags.StringVar(&q.DemandID, "demand-id", "", "the request_id of the `message` that asked for this host")
 	flags.StringVar(&command, "exec", "", "run this `command` with the token instead of printing it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var words []string

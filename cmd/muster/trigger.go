@@ -32,9 +32,9 @@ func (a *app) triggerCommand() *cobra.Command {
 		Use:   "trigger " + strings.Join(jobs, "|") + " [NAME|all]",
 		Short: "Make a job run now",
 		Long: `Make a job run now: publish its trigger and print the trigger's id. NAME is a
-target; without one, or with all, the job runs for every target. With --wait
-the outcome follows, one line for each run, and the exit status is 1 where one
-failed for good.`,
+target, of scale a pool; without one, or with all, the job runs for each of
+them. With --wait the outcome follows, one line for each run, and the exit
+status is 1 where one failed for good.`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "follow it to its outcome")
@@ -44,8 +44,6 @@ failed for good.`,
 			name = args[1]
 		}
 		switch {
-		case job == "scale":
-			return notYet(cmd, "scale")
 		case !slices.Contains(fleet.Jobs, job):
 			return usage("trigger: job %q is unknown, want %s", job, strings.Join(jobs, ", "))
 		case !job.Named() && name != fleet.All:
@@ -61,10 +59,14 @@ func (a *app) trigger(ctx context.Context, job fleet.Job, name string, wait bool
 	if err != nil {
 		return err
 	}
-	// Without any target here the service's configuration is elsewhere, and
+	// Without any of them here the service's configuration is elsewhere, and
 	// knows.
-	if _, ok := c.target(name); !ok && name != fleet.All && (len(c.targets) > 0 || !fleet.ValidName(name)) {
-		return usage("trigger %s: %s", job, c.unknownTarget(name))
+	known, unknown := c.targetNames(), c.unknownTarget
+	if job == fleet.JobScale {
+		known, unknown = c.poolNames(), c.unknownPool
+	}
+	if !slices.Contains(known, name) && name != fleet.All && (len(known) > 0 || !fleet.ValidName(name)) {
+		return usage("trigger %s: %s", job, unknown(name))
 	}
 	var store *db.DB
 	if wait {

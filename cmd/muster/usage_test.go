@@ -24,8 +24,9 @@ import (
 func TestBadUsage(t *testing.T) {
 	t.Parallel()
 	dir := inDir(t, map[string]string{
-		"muster.yaml": "targets: [{name: acme, scope: org/acme, auth: {token_env: TOKEN}}]\n",
-		"bad.yaml":    "targets: {}\nlisten: here\n",
+		"muster.yaml": "targets: [{name: acme, scope: org/acme, auth: {token_env: TOKEN}}]\n" +
+			"pools: [{name: gpu, target: acme, labels: [gpu], max: 4}]\n",
+		"bad.yaml": "targets: {}\nlisten: here\n",
 	})
 	env := map[string]string{"HOME": dir, "TOKEN": "x", "MUSTER_CONFIG": filepath.Join(dir, "muster.yaml")}
 	bad := filepath.Join(dir, "bad.yaml")
@@ -48,8 +49,8 @@ func TestBadUsage(t *testing.T) {
 		{"migrate", "muster: muster migrate wants one of its subcommands: see muster migrate --help"},
 		{"migrate sideways", `muster: unknown command "sideways" for "muster migrate"`},
 		{"trigger", "muster: accepts between 1 and 2 arg(s), received 0"},
-		{"trigger scale", "muster: trigger scale is not there yet"},
-		{"trigger clean", `muster: trigger: job "clean" is unknown, want sync, enforce, housekeep`},
+		{"trigger scale linux", `muster: trigger scale: pool "linux" is unknown, there is gpu`},
+		{"trigger clean", `muster: trigger: job "clean" is unknown, want sync, enforce, scale, housekeep`},
 		{"trigger sync octo", `muster: trigger sync: target "octo" is unknown, there is acme`},
 		{"trigger housekeep acme", "muster: trigger housekeep is for all of muster and takes no name"},
 		{"token", `muster: --host "" cannot be the name of a host: want lower-case letters, digits and -, at most 63, beginning with a letter or digit`},
@@ -58,19 +59,22 @@ func TestBadUsage(t *testing.T) {
 		{"token --host a --target acme --kind removal --exec ./remove.sh", `muster: --exec: no {token} among the words: the command would not get the token`},
 		{"policy check", "muster: requires at least 1 arg(s), only received 0"},
 		{"dead-letters retry", "muster: accepts 1 arg(s), received 0"},
-		{"hold", "muster: hold is not there yet"},
-		{"hold acme 7 --reason broken", "muster: hold is not there yet"},
-		{"unhold acme 7", "muster: unhold is not there yet"},
-		{"explain acme 7", "muster: explain is not there yet"},
-		{"pools", "muster: pools is not there yet"},
-		{"doctor --help", "muster: doctor is not there yet"},
+		{"hold", "muster: accepts 2 arg(s), received 0"},
+		{"hold acme 7", "muster: hold wants --reason: it goes into the audit trail"},
+		{"hold acme 7 --reason broken --until tomorrow", `muster: --until "tomorrow" is no moment, want one in RFC 3339 such as 2026-03-02T08:00:00Z, or a time from now such as 8h or 3d`},
+		{"unhold acme 7", "muster: unhold wants --reason: it goes into the audit trail"},
+		{"explain", "muster: accepts between 1 and 2 arg(s), received 0"},
+		{"explain --pool linux", `muster: --pool: pool "linux" is unknown, there is gpu`},
+		{"explain --pool gpu acme", `muster: unknown command "acme" for "muster explain"`},
+		{"plan --pool linux", `muster: --pool: pool "linux" is unknown, there is gpu`},
+		{"doctor acme", `muster: unknown command "acme" for "muster doctor"`},
 		{"nats-config", "muster: nats-config is not there yet"},
 		{"audit verify", "muster: audit verify is not there yet"},
 		{"audit prove 7", "muster: audit prove is not there yet"},
 		{"audit sideways", `muster: unknown command "sideways" for "muster audit"`},
 		{"policy backtest x.yaml --days 7", "muster: policy backtest is not there yet"},
-		{"plan --pool gpu", "muster: plan --pool is not there yet"},
-		{"simulate github --version 3.14", "muster: simulate github --version 3.14 is not there yet"},
+		{"plan --pool gpu --policy reap", "muster: --pool is of scaling, --policy and --target of enforcement: ask for one of them"},
+		{"simulate github --version 3.14", "muster: --version 3.14 is none that can be simulated, want one of 3.1, 3.4, 3.7, 3.10, 3.11, 3.19, dotcom"},
 		{"remove acme 7", "muster: remove wants --reason: it goes into the audit trail"},
 		{"remove acme 7 --reason " + long, "muster: remove" + tooLong},
 		{"policy resume reap --reason " + long, "muster: policy resume" + tooLong},
@@ -87,16 +91,6 @@ func TestBadUsage(t *testing.T) {
 // Commands say in one line that there is nobody to talk to, and end with 4.
 func TestNobodyThere(t *testing.T) {
 	t.Parallel()
-	closed := func() string { // an address that nobody listens on
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return l.Addr().String()
-	}
 	mute, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
@@ -108,10 +102,10 @@ func TestNobodyThere(t *testing.T) {
 	none := inDir(t, map[string]string{"muster.yaml": "data_dir: data\n"})
 	stale := inDir(t, map[string]string{
 		"muster.yaml": "data_dir: .\n",
-		connectFile:   "MUSTER_DATABASE_URL=postgres://m:hunter2@" + closed() + "/m?sslmode=disable\nMUSTER_NATS_URL=nats://m:hunter2@" + closed() + "\n",
+		connectFile:   "MUSTER_DATABASE_URL=postgres://m:hunter2@" + closed(t) + "/m?sslmode=disable\nMUSTER_NATS_URL=nats://m:hunter2@" + closed(t) + "\n",
 	})
 	github := inDir(t, map[string]string{
-		"muster.yaml": "targets: [{name: acme, scope: org/acme, api_url: \"http://" + closed() + "/api/v3\", auth: {token_env: TOKEN}}]\n",
+		"muster.yaml": "targets: [{name: acme, scope: org/acme, api_url: \"http://" + closed(t) + "/api/v3\", auth: {token_env: TOKEN}}]\n",
 	})
 	const start = "start muster serve, or set "
 	for _, tt := range []struct{ name, dir, args, want string }{
@@ -154,9 +148,13 @@ func TestPolicyCheckWantsNothingElse(t *testing.T) {
 	if len(rows) != 1 || len(rows[0].SHA256) != 64 {
 		t.Fatalf("policy check = %+v", rows)
 	}
-	want := policyRow{good, "reap", fleet.EnforcementEnforce, fleet.ActionDeleteRunner, []string{"acme"}, rows[0].SHA256}
+	want := policyRow{good, "reap", fleet.EnforcementEnforce, "delete_runner", []string{"acme"}, rows[0].SHA256}
 	if diff := cmp.Diff(want, rows[0]); diff != "" {
 		t.Errorf("policy check (-want +got):\n%s", diff)
+	}
+	rows = decode[[]policyRow](t, muster(t, nil, "policy", "check", "../../policies/samples/drain-outdated-version.yaml", "-o", "json"))
+	if len(rows) != 1 || rows[0].Action != "drain_host,delete_runner,release_host" {
+		t.Errorf("policy check of one that drains = %+v", rows)
 	}
 
 	r := muster(t, nil, "policy", "check", good, bad, again, filepath.Join(dir, "gone.yaml"))
@@ -215,7 +213,7 @@ func TestReadinessSpeaksOnlyOfWhatIsConfigured(t *testing.T) {
 		[]fleet.PolicyState{
 			halted("reap", "acme"), halted("reap", "octo"), halted("reap", "left"), halted("off", "acme"), halted("gone", "acme"),
 		})
-	want := []string{"target acme: 401", "policy reap on acme is halted: too many"}
+	want := []string{"target acme: 401", "policy reap on acme is halted: too many; when you have looked: muster policy resume reap --target acme --reason WHY"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("details (-want +got):\n%s", diff)
 	}
@@ -235,7 +233,7 @@ func TestWhatIsNotThereYetShowsNowhere(t *testing.T) {
 		r := muster(t, nil, words...)
 		for _, l := range later {
 			for line := range strings.Lines(r.stdout) {
-				if first := strings.Fields(line); len(first) > 0 && (first[0] == l.name || first[0] == "--pool") {
+				if first := strings.Fields(line); len(first) > 0 && first[0] == l.name {
 					t.Errorf("muster %s shows %q", args, line)
 				}
 			}

@@ -220,6 +220,7 @@ func (m *mapping) key(path string) node {
 // muster's configuration, and this version does not have them.
 func (m *mapping) close(later ...string) {
 	slices.Sort(m.known)
+	m.known = slices.Compact(m.known)
 	for _, k := range m.keys {
 		name := k.value.(*ast.StringNode).Value
 		switch {

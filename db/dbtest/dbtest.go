@@ -157,7 +157,7 @@ func Server(t testing.TB) *Private {
 	if err != nil {
 		t.Fatalf("test postgres: %v", err)
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		t.Fatalf("test postgres: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -75,17 +76,26 @@ func first(ctx context.Context, ways []way, port int) (string, engine, error) {
 	return "", nil, missing
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// Ports from which FreePort chooses: below those that a system gives to whoever
+// asks for any, which begin at 32768 on Linux and at 49152 elsewhere.
+const (
+	firstPort = 10_000
+	lastPort  = 32_000
+)
+
+// FreePort is a TCP port of the loopback address that nobody listens on. What
+// listens on it may be stopped and started again: meanwhile no program gets it
+// that asks the system for any port, as tests do all the time.
+func FreePort() (int, error) {
+	var err error
+	for range 100 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }() // nothing was sent
-	addr, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		return 0, fmt.Errorf("address %s has no port", l.Addr())
-	}
-	return addr.Port, nil
+	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
 // installation is a server of programs on this machine.

@@ -25,6 +25,7 @@ Environment:
   MUSTER_HOST      the name under which this host may ask; default: its host name
   MUSTER_TIMEOUT   seconds to wait, for everything together; default 30
   REQUEST_ID       a UUID; default: muster makes one
+  DEMAND_ID        the request_id of the message that asked for this host
 
 Exit status: 0 done, 1 an answer that is none, 2 bad usage or a bad request,
 3 refused, 4 muster, NATS, GitHub or Postgres not reachable.
@@ -135,6 +136,9 @@ subject=muster.v1.token.$host.issue
 body="{\"target\":$(quoted "$target"),\"kind\":$(quoted "$kind")"
 if [[ -n ${REQUEST_ID-} ]]; then
 	body+=",\"request_id\":$(quoted "$REQUEST_ID")" || exit
+fi
+if [[ -n ${DEMAND_ID-} ]]; then
+	body+=",\"demand_id\":$(quoted "$DEMAND_ID")" || exit
 fi
 body+="}"
 

@@ -31,6 +31,12 @@ type command struct {
 	On        bool     `json:"on"`
 	Token     string   `json:"token"`
 	Access    Access   `json:"access"`
+	Fault     int64    `json:"fault"`
+	faultFields
+	jobFields
+	limitsCommand
+	appCommand
+	groupCommand
 }
 
 // verb is one command: the fields it takes, and what it does.
@@ -41,7 +47,7 @@ type verb struct {
 
 var verbs = map[string]verb{
 	"scope":  {"scope!", func(s *Sim, _ command, scope fleet.Scope) (any, error) { return nil, s.AddScope(scope) }},
-	"create": {"scope! name! os labels ephemeral online busy count", (*Sim).commandCreate},
+	"create": {"scope! name! os labels group ephemeral online busy count", (*Sim).commandCreate},
 	"connect": {"scope! ids names", func(s *Sim, c command, scope fleet.Scope) (any, error) {
 		return s.each(c, scope, s.Connect)
 	}},
@@ -57,7 +63,7 @@ var verbs = map[string]verb{
 	"remove": {"scope! ids names", func(s *Sim, c command, scope fleet.Scope) (any, error) {
 		return s.each(c, scope, s.Remove)
 	}},
-	"register":     {"token! name! os labels ephemeral", (*Sim).commandRegister},
+	"register":     {"token! name! os labels group ephemeral", (*Sim).commandRegister},
 	"hide":         {"scope! listings! ids names count", (*Sim).commandHide},
 	"show-offline": {"scope! listings! ids names", (*Sim).commandShowOffline},
 	"empty": {"scope! listings!", func(s *Sim, c command, scope fleet.Scope) (any, error) {
@@ -80,7 +86,38 @@ var verbs = map[string]verb{
 		return nil, nil
 	}},
 	"grant":  {"token! scope! access!", (*Sim).commandGrant},
+	"limits": {limitsFields, (*Sim).commandLimits},
+
+	"app":       {"app! public_key! permissions installations", (*Sim).commandApp},
+	"suspend":   {"installation! on!", func(s *Sim, c command, _ fleet.Scope) (any, error) { return nil, s.Suspend(c.Installation, c.On) }},
+	"uninstall": {"installation!", func(s *Sim, c command, _ fleet.Scope) (any, error) { return nil, s.Uninstall(c.Installation) }},
+	"revoke-installation-tokens": {"installation!", func(s *Sim, c command, _ fleet.Scope) (any, error) {
+		return nil, s.RevokeInstallationTokens(c.Installation)
+	}},
 	"rename": {"scope! to!", (*Sim).commandRename},
+	"group":  {groupTakes, (*Sim).commandGroup},
+	"public": {"scope! on!", func(s *Sim, c command, scope fleet.Scope) (any, error) {
+		return nil, s.SetPublic(scope, c.On)
+	}},
+
+	"fault":   {faultTakes, (*Sim).commandFault},
+	"unfault": {"fault", (*Sim).commandUnfault},
+
+	"queue-job": {queueTakes, (*Sim).commandQueueJob},
+	"approve": {"job!", func(s *Sim, c command, _ fleet.Scope) (any, error) {
+		return nil, s.Approve(c.Job)
+	}},
+	"run-job":    {"scope! job! ids names", (*Sim).commandRunJob},
+	"finish-job": {"job! conclusion", (*Sim).commandFinishJob},
+	"dispatch":   {"scope!", (*Sim).commandDispatch},
+	"rerun": {"run!", func(s *Sim, c command, _ fleet.Scope) (any, error) {
+		return nil, s.Rerun(c.Run)
+	}},
+	"hook": {hookTakes, (*Sim).commandHook},
+	"unhook": {"hook!", func(s *Sim, c command, _ fleet.Scope) (any, error) {
+		return nil, s.RemoveHook(c.Hook)
+	}},
+	"deliver": {"", (*Sim).commandDeliver},
 }
 
 // errCommand marks what is the asker's fault.
@@ -91,7 +128,15 @@ var errCommand = errors.New("bad command")
 //	POST /_sim/COMMAND           one of scope, create, connect, kill, assign,
 //	                             finish, remove, register, hide, show-offline,
 //	                             empty, down, maintenance, accept, revoke,
-//	                             grant and rename, with a JSON body
+//	                             grant, rename, group, public, limits, app,
+//	                             suspend, uninstall,
+//	                             revoke-installation-tokens, fault, unfault,
+//	                             queue-job, approve, run-job, finish-job,
+//	                             dispatch, rerun, hook, unhook and deliver, with
+//	                             a JSON body
+//	GET  /_sim/jobs              the truth about the workflow jobs
+//	GET  /_sim/deliveries?hook=N what a webhook was sent
+//	GET  /_sim/faults            the faults at work, as fault takes them
 //	GET  /_sim/log?since=SEQ     the events after that one
 //	GET  /_sim/runners?scope=S   the truth about the runners of a scope
 //
@@ -112,6 +157,13 @@ func (s *Sim) ControlHandler() http.Handler {
 			return
 		}
 		reply(w, s.LogSince(since), nil)
+	})
+	mux.HandleFunc("GET /_sim/jobs", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, s.Jobs(), nil)
+	})
+	mux.HandleFunc("GET /_sim/deliveries", s.controlDeliveries)
+	mux.HandleFunc("GET /_sim/faults", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, s.Faults(), nil)
 	})
 	mux.HandleFunc("GET /_sim/runners", func(w http.ResponseWriter, r *http.Request) {
 		scope, err := fleet.ParseScope(r.URL.Query().Get("scope"))
@@ -241,7 +293,7 @@ func (s *Sim) ids(c command, scope fleet.Scope) ([]int64, error) {
 func (s *Sim) commandCreate(c command, scope fleet.Scope) (any, error) {
 	n := max(c.Count, 1)
 	ids, err := s.CreateMany(scope, n, func(i int) RunnerSpec {
-		spec := RunnerSpec{Name: c.Name, OS: c.OS, Labels: c.Labels, Ephemeral: c.Ephemeral, Online: c.Online, Busy: c.Busy}
+		spec := RunnerSpec{Name: c.Name, OS: c.OS, Labels: c.Labels, Group: c.Group, Ephemeral: c.Ephemeral, Online: c.Online, Busy: c.Busy}
 		if c.Count > 0 {
 			spec.Name = fmt.Sprintf("%s-%d", c.Name, i+1)
 		}
@@ -251,7 +303,7 @@ func (s *Sim) commandCreate(c command, scope fleet.Scope) (any, error) {
 }
 
 func (s *Sim) commandRegister(c command, _ fleet.Scope) (any, error) {
-	scope, id, err := s.RegisterRunner(c.Token, RunnerSpec{Name: c.Name, OS: c.OS, Labels: c.Labels, Ephemeral: c.Ephemeral})
+	scope, id, err := s.RegisterRunner(c.Token, RunnerSpec{Name: c.Name, OS: c.OS, Labels: c.Labels, Group: c.Group, Ephemeral: c.Ephemeral})
 	return map[string]any{"scope": scope.String(), "id": id}, err
 }
 

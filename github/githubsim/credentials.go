@@ -3,6 +3,7 @@ package githubsim
 import (
 	"encoding/base64"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,8 @@ type credentials struct {
 	revoked  map[string]bool
 	access   map[string]Access // by credential + " " + key(scope)
 	attempts map[string][]time.Time
+	scopes   map[string][]string // of personal tokens; absent: all that is needed
+	expires  map[string]time.Time
 }
 
 func newCredentials(accepted []string) credentials {
@@ -34,6 +37,8 @@ func newCredentials(accepted []string) credentials {
 		revoked:  make(map[string]bool),
 		access:   make(map[string]Access),
 		attempts: make(map[string][]time.Time),
+		scopes:   make(map[string][]string),
+		expires:  make(map[string]time.Time),
 	}
 	for _, token := range accepted {
 		c.accepted[token] = true
@@ -64,6 +69,56 @@ func (s *Sim) Grant(token string, scope fleet.Scope, access Access) {
 	s.credentials.access[token+" "+key(scope)] = access
 }
 
+// SetScopes sets the OAuth scopes of a personal token, which it otherwise has
+// all of that it needs.
+func (s *Sim) SetScopes(token string, scopes ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.credentials.scopes[token] = scopes
+}
+
+// SetExpiry ends a personal token at some time, by the server's clock, which
+// its answers tell.
+func (s *Sim) SetExpiry(token string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.credentials.expires[token] = at
+}
+
+// wanted are the OAuth scopes of which a personal token needs one.
+func wanted(kind fleet.ScopeKind) []string {
+	switch kind {
+	case fleet.ScopeEnterprise:
+		return []string{"admin:enterprise", "manage_runners:enterprise"}
+	case fleet.ScopeOrg:
+		return []string{"admin:org"}
+	}
+	return []string{"repo"}
+}
+
+// scopesOf are the OAuth scopes that a personal token has.
+func (s *Sim) scopesOf(token string) []string {
+	if scopes, ok := s.credentials.scopes[token]; ok {
+		return scopes
+	}
+	return s.allScopes
+}
+
+// introduce tells of a good credential what GitHub tells of it. The caller holds
+// the lock.
+func (s *Sim) introduce(token string, q query, a *answer) {
+	if s.issued[token] != nil || q.op.byApp() {
+		return
+	}
+	a.scopes = strings.Join(s.scopesOf(token), ", ")
+	if q.scope.Kind != "" {
+		a.accepted = strings.Join(wanted(q.scope.Kind), ", ")
+	}
+	if at, ok := s.credentials.expires[token]; ok {
+		a.expires = at.UTC().Format("2006-01-02 15:04:05 UTC")
+	}
+}
+
 // credential reads the header: token X, Bearer X, or Basic with the token in
 // either place. RemoteAuth is for the runner's own routes only.
 func credential(r *http.Request) (token, scheme string) {
@@ -90,9 +145,16 @@ func credential(r *http.Request) (token, scheme string) {
 func (s *Sim) admit(token string) *answer {
 	c := &s.credentials
 	if token == "" {
-		return jsonError(http.StatusUnauthorized, "Requires authentication", docsRoot)
+		return s.jsonError(http.StatusUnauthorized, "Requires authentication", query{})
 	}
-	if !c.revoked[token] && (c.any || c.accepted[token]) {
+	if t := s.issued[token]; t != nil && !c.revoked[token] {
+		return s.enter(t)
+	}
+	if at, ok := c.expires[token]; ok && !s.clock().Before(at) {
+		return s.jsonError(http.StatusUnauthorized, "Bad credentials", query{})
+	}
+	_, asserts := parseAssertion(token) // which is for the routes of Apps
+	if !c.revoked[token] && (c.accepted[token] || c.any && !asserts) {
 		return nil
 	}
 	now := s.config.Now()
@@ -104,21 +166,30 @@ func (s *Sim) admit(token string) *answer {
 	}
 	c.attempts[token] = append(recent, now)
 	if limit := s.config.LoginAttempts; limit > 0 && len(recent) >= limit {
-		return jsonError(http.StatusForbidden, "Maximum number of login attempts exceeded. Please try again later.", docsRoot)
+		return s.jsonError(http.StatusForbidden, "Maximum number of login attempts exceeded. Please try again later.", query{})
 	}
-	return jsonError(http.StatusUnauthorized, "Bad credentials", docsRoot)
+	return s.jsonError(http.StatusUnauthorized, "Bad credentials", query{})
 }
 
 // permit is nil for a credential that may act in the scope.
 func (s *Sim) permit(token string, q query, st *scopeState) *answer {
-	switch s.credentials.access[token+" "+key(st.scope)] {
+	if t := s.issued[token]; t != nil {
+		if a := s.permits(t, q, st); a != nil {
+			return a
+		}
+	}
+	access := s.credentials.access[token+" "+key(st.scope)]
+	if s.issued[token] == nil && !slices.ContainsFunc(wanted(st.scope.Kind), func(scope string) bool { return slices.Contains(s.scopesOf(token), scope) }) {
+		access = AccessForbidden
+	}
+	switch access {
 	case AccessForbidden:
 		noun := map[fleet.ScopeKind]string{
 			fleet.ScopeEnterprise: "Enterprise", fleet.ScopeOrg: "Organization", fleet.ScopeRepo: "Repository",
 		}[st.scope.Kind]
-		return jsonError(http.StatusForbidden, "Must have admin rights to "+noun+".", q.docs())
+		return s.jsonError(http.StatusForbidden, "Must have admin rights to "+noun+".", q)
 	case AccessInvisible:
-		return notFound(q.docs())
+		return s.notFound(q)
 	}
 	return nil
 }

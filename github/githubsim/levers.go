@@ -11,8 +11,12 @@ import (
 // A lie makes the listings from one walk to another differ from the truth. A
 // walk begins with a request for page 1 of more than one runner; the pages
 // after it belong to it, so that a lie is told consistently over all pages.
-// GET by id always tells what GitHub knows.
+// GET by id tells what GitHub knows, unless FaultMistaken strikes it.
 type lie struct {
+	// forThis says that a fault tells it in answer to the request at hand, and in
+	// no other where that one is refused.
+	forThis  bool
+	name     string
 	from, to int // walks, both included
 	hide     map[int64]bool
 	offline  map[int64]bool
@@ -26,7 +30,7 @@ func (l lie) silences(id int64) bool { return l.offline != nil && (l.all || l.of
 // Hide keeps runners out of the next listings of the scope; total_count
 // matches what is shown.
 func (s *Sim) Hide(scope fleet.Scope, listings int, ids ...int64) error {
-	return s.lie(scope, listings, lie{hide: set(ids)})
+	return s.lie(scope, listings, lie{name: string(FaultHidden), hide: set(ids)})
 }
 
 // HideSome hides n runners chosen at random and returns their ids.
@@ -48,13 +52,13 @@ func (s *Sim) HideSome(scope fleet.Scope, listings, n int) ([]int64, error) {
 
 // EmptyListing makes the next listings of the scope empty.
 func (s *Sim) EmptyListing(scope fleet.Scope, listings int) error {
-	return s.lie(scope, listings, lie{hide: set(nil), all: true})
+	return s.lie(scope, listings, lie{name: string(FaultHidden), hide: set(nil), all: true})
 }
 
 // ShowOffline makes the next listings show runners offline: the named ones, or
 // all where none is named.
 func (s *Sim) ShowOffline(scope fleet.Scope, listings int, ids ...int64) error {
-	return s.lie(scope, listings, lie{offline: set(ids), all: len(ids) == 0})
+	return s.lie(scope, listings, lie{name: string(FaultOffline), offline: set(ids), all: len(ids) == 0})
 }
 
 func set(ids []int64) map[int64]bool {
@@ -147,7 +151,7 @@ func (s *Sim) Rename(from, to fleet.Scope) error {
 	}
 	delete(s.scopes, key(from))
 	delete(s.renamed, key(to))
-	st.scope = to
+	st.scope, st.name = to, to.String()
 	s.scopes[key(to)] = st
 	s.renamed[key(from)] = st.id
 	s.record(Event{Change: ChangeRenamed, Scope: to.String(), Cause: from.String()})

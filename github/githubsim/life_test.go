@@ -228,12 +228,15 @@ func TestTheLogTellsTheWholeStoryInOrder(t *testing.T) {
 	want := []githubsim.Event{
 		{Change: "created", RunnerID: id, RunnerName: "a", Scope: "org/acme"},
 		{Change: "connected", RunnerID: id, RunnerName: "a", Scope: "org/acme", Online: true},
-		{Method: "GET", Path: tmpl, Query: "per_page=100", Credential: who, Status: 200, Scope: "org/acme"},
-		{Change: "assigned", RunnerID: id, RunnerName: "a", Scope: "org/acme", Online: true, Busy: true},
+		{Method: "GET", Path: tmpl, Query: "per_page=100", Credential: who, Status: 200, Points: 1, Scope: "org/acme"},
+		{Change: "job", Cause: "queued", Job: 1, Scope: "org/acme"},
+		{Change: "assigned", RunnerID: id, RunnerName: "a", Job: 1, Scope: "org/acme", Online: true, Busy: true},
+		{Change: "job", Cause: "in_progress", Job: 1, RunnerID: id, RunnerName: "a", Scope: "org/acme"},
 		{Change: "finished", RunnerID: id, RunnerName: "a", Scope: "org/acme", Online: true},
+		{Change: "job", Cause: "completed", Job: 1, RunnerID: id, RunnerName: "a", Scope: "org/acme"},
 		{Change: "killed", RunnerID: id, RunnerName: "a", Scope: "org/acme"},
 		{Change: "removed", Cause: "DELETE", RunnerID: id, RunnerName: "a", Scope: "org/acme"},
-		{Method: "DELETE", Path: tmpl + "/{runner_id}", Credential: who, Status: 204, Acted: true, RunnerID: id, RunnerName: "a", Scope: "org/acme"},
+		{Method: "DELETE", Path: tmpl + "/{runner_id}", Credential: who, Status: 204, Points: 5, Acted: true, RunnerID: id, RunnerName: "a", Scope: "org/acme"},
 		{Method: "GET", Path: "/api/v3/nothing", Status: 401},
 	}
 	for i := range want {

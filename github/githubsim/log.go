@@ -17,6 +17,11 @@ const (
 	ChangeFinished   = "finished"
 	ChangeRemoved    = "removed"
 	ChangeRenamed    = "renamed"
+	ChangeJob        = "job"       // a workflow job is now what Cause says
+	ChangeDelivered  = "delivered" // to a webhook; Cause has the event, Status the answer
+	ChangeHandshake  = "handshake" // of a connection, which a fault ended
+	ChangeFault      = "fault"     // injected; Cause has its kind
+	ChangeMended     = "mended"    // a fault has ended
 )
 
 // Event is one request or one change of state. Method is set for requests,
@@ -32,9 +37,33 @@ type Event struct {
 	Path       string `json:"path,omitempty"`
 	Query      string `json:"query,omitempty"`
 	Credential string `json:"credential,omitempty"` // fingerprint, as fleet.Secret has it
-	Status     int    `json:"status,omitempty"`
-	Acted      bool   `json:"acted,omitempty"` // it deleted or minted something
-	Token      string `json:"token,omitempty"` // fingerprint of what was minted
+	// Installation is the one whose token the credential is, or was issued.
+	Installation int64 `json:"installation,omitempty"`
+	// Status is what the client was sent; zero where the connection broke.
+	Status int `json:"status,omitempty"`
+	// Fault is the kinds of the faults and lies in the answer, with commas
+	// between them.
+	Fault string `json:"fault,omitempty"`
+	Acted bool   `json:"acted,omitempty"` // it deleted or minted something
+	Token string `json:"token,omitempty"` // fingerprint of what was minted
+	// Listing is what a page of a list showed, for Config.LogListings; nil where
+	// the client got nothing that can be read. With a 304, it is what a client
+	// has that took the page with that ETag, unless the fault is stale-304.
+	Listing *Listing `json:"listing,omitempty"`
+
+	// Points are what the request costs with secondary limits: 1 to read, 5 to
+	// change something. Zero: it came without a good credential.
+	Points int `json:"points,omitempty"`
+	// The primary limit, and what the answer said was left of it.
+	RateLimit     int `json:"rate_limit,omitempty"` // zero: there is none
+	RateRemaining int `json:"rate_remaining,omitempty"`
+	// Penalty: the request arrived while its credential had been told to wait,
+	// in an answer that had been sent ToldFor earlier by the Sim's clock. It may
+	// have crossed that answer on the way, where its client keeps more than one
+	// request in flight; then ToldFor is zero, where the clock stands still
+	// meanwhile, or very short.
+	Penalty bool          `json:"penalty,omitempty"`
+	ToldFor time.Duration `json:"told_for,omitempty"`
 
 	Change string `json:"change,omitempty"`
 	Cause  string `json:"cause,omitempty"` // why removed; the token's fingerprint where registered
@@ -42,10 +71,18 @@ type Event struct {
 	Scope      string `json:"scope,omitempty"` // as fleet.ParseScope reads it
 	RunnerID   int64  `json:"runner_id,omitempty"`
 	RunnerName string `json:"runner_name,omitempty"`
+	Job        int64  `json:"job,omitempty"`      // the workflow job that it is about
+	Delivery   string `json:"delivery,omitempty"` // its GUID
 	// The truth about that runner at that moment: for a DELETE just before it
 	// is answered.
 	Online bool `json:"online,omitempty"`
 	Busy   bool `json:"busy,omitempty"`
+}
+
+// Listing is what one page of a list showed.
+type Listing struct {
+	Total int     `json:"total"`
+	IDs   []int64 `json:"ids"` // of its rows, in their order, with duplicates
 }
 
 // Is reports whether the event is a request of this method to this template.
@@ -55,26 +92,34 @@ func (e Event) Is(method, path string) bool { return e.Method == method && e.Pat
 // it the older half is forgotten, which the first Seq shows.
 const maxEvents = 1_000_000
 
+// eventLog is in pieces, so that it never has to be copied to grow.
 type eventLog struct {
-	events []Event
+	pieces [][]Event // all full but the last
 	last   int64
 }
 
+const pieceSize = 4096
+
 // record appends. The caller holds the lock.
 func (s *Sim) record(e Event) {
-	if len(s.log.events) >= maxEvents {
-		s.log.events = slices.Clone(s.log.events[len(s.log.events)/2:])
+	l := &s.log
+	if n := len(l.pieces); n == 0 || len(l.pieces[n-1]) == pieceSize {
+		if n*pieceSize >= maxEvents {
+			l.pieces = slices.Clone(l.pieces[n/2:])
+		}
+		l.pieces = append(l.pieces, make([]Event, 0, pieceSize))
 	}
-	s.log.last++
-	e.Seq, e.At = s.log.last, s.config.Now()
-	s.log.events = append(s.log.events, e)
+	l.last++
+	e.Seq, e.At = l.last, s.config.Now()
+	newest := &l.pieces[len(l.pieces)-1]
+	*newest = append(*newest, e)
 }
 
 // note records a change of state.
 func (s *Sim) note(st *scopeState, r *runner, change, cause string) {
 	s.record(Event{
-		Change: change, Cause: cause, Scope: st.scope.String(),
-		RunnerID: r.id, RunnerName: r.name, Online: r.online, Busy: r.job != 0,
+		Change: change, Cause: cause, Scope: st.name,
+		RunnerID: r.id, RunnerName: r.name, Job: r.job, Online: r.online, Busy: r.job != 0,
 	})
 }
 
@@ -85,11 +130,13 @@ func (s *Sim) Log() []Event { return s.LogSince(0) }
 func (s *Sim) LogSince(seq int64) []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, found := slices.BinarySearchFunc(s.log.events, seq, func(e Event, seq int64) int { return int(e.Seq - seq) })
-	if found {
-		i++
+	events := make([]Event, 0, min(max(s.log.last-seq, 0), maxEvents))
+	for _, piece := range s.log.pieces {
+		if piece[len(piece)-1].Seq > seq {
+			events = append(events, piece[max(seq+1-piece[0].Seq, 0):]...)
+		}
 	}
-	return slices.Clone(s.log.events[i:])
+	return events
 }
 
 func fingerprint(secret string) string { return fleet.NewSecret(secret).Fingerprint() }

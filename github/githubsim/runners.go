@@ -16,6 +16,8 @@ import (
 type RunnerSpec struct {
 	Name      string
 	OS        string   // linux, windows or macos; empty: linux
+	Group     int64    // its runner group, which is made where it is not there; zero: 1, the default one
+	Version   string   // of its program; empty: the one on offer
 	Labels    []string // beside self-hosted, the operating system and X64
 	Ephemeral bool     // gone after its first workflow job
 	Online    bool     // connected and shown so at once
@@ -40,21 +42,25 @@ type State struct {
 	ConnectedAt    time.Time `json:"connected_at,omitzero"` // last; zero: never
 }
 
-// autoRemoval is when servers before 3.7 forget a runner that did not connect.
-const autoRemoval = 30 * 24 * time.Hour
-
 // requeue is when a workflow job that nobody picked up goes back to the queue.
 const requeue = time.Minute
 
 type scopeState struct {
 	scope     fleet.Scope
-	id        int64 // in the id forms of paths
+	name      string // of the scope
+	id        int64  // in the id forms of paths
+	by        Order
 	order     []*runner
 	byID      map[int64]*runner
 	names     map[string]*runner
-	walks     int // listings begun
+	groups    map[int64]*group // of runners, by id
+	public    bool             // of a repository
+	walks     int              // listings begun
 	lies      []lie
 	nextSweep time.Time
+
+	pages map[int]map[int]*page // by size and number
+	due   dueHeap
 }
 
 type label struct {
@@ -67,6 +73,8 @@ type runner struct {
 	id             int64
 	name, os       string
 	labels         []label
+	group          int64
+	version        string
 	ephemeral      bool
 	registeredWith string
 	createdAt      time.Time
@@ -78,7 +86,9 @@ type runner struct {
 	flipAt time.Time
 
 	job       int64
-	busyUntil time.Time // when GitHub gives the job up; zero: it does not
+	work      *workflowJob // nil: none
+	busyUntil time.Time    // when GitHub gives the job up; zero: it does not
+	zombie    bool         // a fault keeps it
 
 	head, tail []byte // its JSON before the status and after busy
 }
@@ -89,7 +99,10 @@ func (r *runner) settle(now time.Time) {
 		r.shown = r.online
 	}
 	if r.job != 0 && !r.busyUntil.IsZero() && !now.Before(r.busyUntil) {
-		r.job, r.busyUntil = 0, time.Time{}
+		at := r.busyUntil
+		j := r.work
+		r.job, r.work, r.busyUntil = 0, nil, time.Time{}
+		j.giveUp(at)
 	}
 }
 
@@ -100,11 +113,11 @@ func (r *runner) status() fleet.Status {
 	return fleet.StatusOffline
 }
 
-func (r *runner) appendJSON(b []byte, status fleet.Status) []byte {
+func (r *runner) appendJSON(b []byte, status fleet.Status, busy bool) []byte {
 	b = append(b, r.head...)
 	b = append(b, status...)
 	b = append(b, `","busy":`...)
-	b = strconv.AppendBool(b, r.job != 0)
+	b = strconv.AppendBool(b, busy)
 	return append(b, r.tail...)
 }
 
@@ -151,6 +164,7 @@ func (s *Sim) CreateMany(scope fleet.Scope, n int, spec func(i int) RunnerSpec) 
 		return nil, err
 	}
 	ids := make([]int64, 0, n)
+	defer func() { st.sort(len(ids)) }()
 	for i := range n {
 		r, err := s.create(st, spec(i), "")
 		if err != nil {
@@ -161,14 +175,14 @@ func (s *Sim) CreateMany(scope fleet.Scope, n int, spec func(i int) RunnerSpec) 
 	return ids, nil
 }
 
-// systems are the spellings of 3.1: the field, and the label.
-var systems = map[string]string{"linux": "Linux", "windows": "Windows", "macos": "macOS"}
+// systemLabels are how labels spell the operating systems, in every version.
+var systemLabels = upperSystems
 
 func (s *Sim) create(st *scopeState, spec RunnerSpec, registeredWith string) (*runner, error) {
 	if spec.OS == "" {
 		spec.OS = "linux"
 	}
-	system, known := systems[spec.OS]
+	system, known := systemLabels[spec.OS]
 	switch {
 	case spec.Name == "":
 		return nil, fmt.Errorf("github simulator: create a runner in %s: it has no name", st.scope)
@@ -179,46 +193,120 @@ func (s *Sim) create(st *scopeState, spec RunnerSpec, registeredWith string) (*r
 	case slices.Contains(spec.Labels, ""):
 		return nil, fmt.Errorf("github simulator: create runner %s in %s: a label is empty", spec.Name, st.scope)
 	}
+	labels := []label{}
+	for _, name := range []string{"self-hosted", system, "X64"} {
+		labels = append(labels, label{s.labelID(name), name, "read-only"})
+	}
+	return s.add(st, spec, s.addLabels(labels, spec.Labels), registeredWith), nil
+}
+
+// add registers a runner of which everything is right. It still has to be put
+// where it belongs, by sort.
+func (s *Sim) add(st *scopeState, spec RunnerSpec, labels []label, registeredWith string) *runner {
 	now := s.config.Now()
 	s.lastID++
 	r := &runner{
 		id: s.lastID, name: spec.Name, os: spec.OS, ephemeral: spec.Ephemeral,
+		group: max(spec.Group, defaultGroup), version: cmp.Or(spec.Version, s.profile.application),
 		registeredWith: registeredWith, createdAt: now,
-		online: spec.Online, shown: spec.Online,
+		online: spec.Online, shown: spec.Online, labels: labels,
 	}
+	st.groupOf(r.group)
 	if spec.Online {
 		r.connectedAt = now
 	}
 	if spec.Busy {
-		s.lastJob++
-		r.job = s.lastJob
+		repository, _ := s.ownRepository(st, r)
+		j := s.newJob(st, JobSpec{Repository: repository, Labels: spec.Labels}) // from before; nobody is told
+		j.State, j.StartedAt = JobInProgress, now
+		j.belong(st, r)
 	}
-	for _, name := range []string{"self-hosted", system, "X64"} {
-		r.labels = append(r.labels, label{s.labelID(name), name, "read-only"})
-	}
-	for _, name := range spec.Labels {
-		if !slices.ContainsFunc(r.labels, func(l label) bool { return strings.EqualFold(l.Name, name) }) {
-			r.labels = append(r.labels, label{s.labelID(name), name, "custom"})
-		}
-	}
-	r.head = fmt.Appendf(nil, `{"id":%d,"name":%s,"os":%s,"status":"`, r.id, quote(r.name), quote(r.os))
-	r.tail = fmt.Appendf(nil, `,"labels":%s}`, quote(r.labels))
-	st.order = append(st.order, r) // ids rise, so this stays sorted
+	s.render(r)
+	st.order = append(st.order, r)
 	st.byID[r.id], st.names[r.name] = r, r
 	change := ChangeCreated
 	if registeredWith != "" {
 		change = ChangeRegistered
 	}
 	s.note(st, r, change, registeredWith)
-	return r, nil
+	return r
 }
 
 func (s *Sim) labelID(name string) int64 {
+	if !s.profile.labelIDs {
+		return 0
+	}
 	folded := strings.ToLower(name)
 	if s.labelIDs[folded] == 0 {
 		s.labelIDs[folded] = int64(len(s.labelIDs) + 1)
 	}
 	return s.labelIDs[folded]
+}
+
+// compare is the order of the lists.
+func (st *scopeState) compare(a, b *runner) int {
+	if st.by == OrderName {
+		return cmp.Compare(a.name, b.name)
+	}
+	return cmp.Compare(a.id, b.id)
+}
+
+// sort puts the runners that create has appended where they belong.
+func (st *scopeState) sort(created int) {
+	switch last := len(st.order) - 1; {
+	case created == 0:
+		return
+	case created == 1:
+		r := st.order[last]
+		st.order = st.order[:last]
+		i, _ := st.place(r)
+		st.order = slices.Insert(st.order, i, r)
+	case st.by == OrderName: // ids rise, so that those are in order already
+		slices.SortFunc(st.order, st.compare)
+	}
+	st.shift()
+}
+
+// place is where a runner is in the order of the lists, or would be.
+func (st *scopeState) place(r *runner) (int, bool) {
+	return slices.BinarySearchFunc(st.order, r, st.compare)
+}
+
+const maxTails = 10_000 // where there are more, they are not shared anyway
+
+// render prepares what a runner's JSON says beside its status.
+func (s *Sim) render(r *runner) {
+	r.head = fmt.Appendf(nil, `{"id":%d,"name":%s,"os":%s,"status":"`, r.id, quote(r.name), quote(cmp.Or(s.profile.systems[r.os], r.os)))
+	tail := []byte(nil)
+	if s.profile.ephemeral {
+		tail = fmt.Appendf(tail, `,"ephemeral":%t`, r.ephemeral)
+	}
+	if s.profile.groups {
+		tail = fmt.Appendf(tail, `,"runner_group_id":%d`, r.group)
+	}
+	tail = fmt.Appendf(tail, `,"labels":%s`, quote(r.labels))
+	if s.profile.runnerVersion {
+		version := []byte("null")
+		if !r.connectedAt.IsZero() {
+			version = quote(r.version)
+		}
+		tail = fmt.Appendf(tail, `,"version":%s`, version)
+	}
+	tail = append(tail, '}')
+	shared, ok := s.tails[string(tail)]
+	if !ok {
+		shared = tailAndLabels{tail, r.labels}
+		if len(s.tails) < maxTails {
+			s.tails[string(tail)] = shared
+		}
+	}
+	r.tail, r.labels = shared.tail, shared.labels
+}
+
+// tailAndLabels is what most runners of a fleet have in common.
+type tailAndLabels struct {
+	tail   []byte
+	labels []label
 }
 
 // quote encodes strings and labels, which always can be.
@@ -231,13 +319,17 @@ func quote(v any) []byte {
 }
 
 func (s *Sim) drop(st *scopeState, r *runner, cause string) {
-	i, found := slices.BinarySearchFunc(st.order, r.id, func(r *runner, id int64) int { return cmp.Compare(r.id, id) })
-	if found {
+	if i, found := st.place(r); found {
 		st.order = slices.Delete(st.order, i, i+1)
 	}
+	st.shift()
 	delete(st.byID, r.id)
 	delete(st.names, r.name)
 	s.note(st, r, ChangeRemoved, cause)
+	if j := r.work; j != nil {
+		r.job, r.work = 0, nil
+		j.giveUp(s.config.Now())
+	}
 }
 
 // sweep removes what GitHub itself removes for want of a connection.
@@ -251,113 +343,12 @@ func (s *Sim) sweep(st *scopeState, now time.Time) {
 		if r.connectedAt.After(last) {
 			last = r.connectedAt
 		}
-		if !r.online && now.Sub(last) > autoRemoval {
-			s.drop(st, r, "not connected for 30 days")
+		after, cause := s.profile.forget, fmt.Sprintf("not connected for %d days", s.profile.forget/day)
+		if r.ephemeral && s.profile.forgetEphemeral < after {
+			after, cause = s.profile.forgetEphemeral, "ephemeral, and not connected for a day"
+		}
+		if !r.online && now.Sub(last) > after {
+			s.drop(st, r, cause)
 		}
 	}
-}
-
-// change does something to one runner under the lock.
-func (s *Sim) change(scope fleet.Scope, id int64, do func(st *scopeState, r *runner, now time.Time) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st, err := s.in(scope)
-	if err != nil {
-		return err
-	}
-	r := st.byID[id]
-	if r == nil {
-		return fmt.Errorf("github simulator: runner %d of %s: registration deleted: %w", id, scope, fleet.ErrNotFound)
-	}
-	now := s.config.Now()
-	r.settle(now)
-	return do(st, r, now)
-}
-
-// Connect starts the runner's program: it is online, and shown so after
-// Lags.Connect.
-func (s *Sim) Connect(scope fleet.Scope, id int64) error {
-	return s.change(scope, id, func(st *scopeState, r *runner, now time.Time) error {
-		r.online, r.connectedAt, r.flipAt = true, now, now.Add(s.config.Lag.Connect)
-		r.busyUntil = time.Time{} // it may go on with its workflow job
-		r.settle(now)
-		s.note(st, r, ChangeConnected, "")
-		return nil
-	})
-}
-
-// Kill ends the runner's program without a word: it is shown offline after
-// Lags.Offline, and its workflow job is given up after Lags.BusyClear.
-func (s *Sim) Kill(scope fleet.Scope, id int64) error {
-	return s.change(scope, id, func(st *scopeState, r *runner, now time.Time) error {
-		if r.online {
-			r.connectedAt = now
-		}
-		r.online, r.flipAt = false, now.Add(s.config.Lag.Offline)
-		if r.job != 0 && s.config.Lag.BusyClear >= 0 {
-			r.busyUntil = now.Add(s.config.Lag.BusyClear)
-		}
-		r.settle(now)
-		s.note(st, r, ChangeKilled, "")
-		return nil
-	})
-}
-
-// Assign gives the runner a workflow job: it is busy, and shown so, at once. A
-// runner that is only shown online loses it again after a minute; one that is
-// shown offline keeps it, since GitHub is known to show working runners so.
-func (s *Sim) Assign(scope fleet.Scope, id int64) error {
-	return s.change(scope, id, func(st *scopeState, r *runner, now time.Time) error {
-		if r.job != 0 {
-			return fmt.Errorf("github simulator: assign a workflow job to runner %d of %s: it has one: %w", id, scope, fleet.ErrBusy)
-		}
-		s.lastJob++
-		r.job = s.lastJob
-		if r.shown && !r.online {
-			r.busyUntil = now.Add(requeue)
-		}
-		s.note(st, r, ChangeAssigned, "")
-		return nil
-	})
-}
-
-// Finish ends the runner's workflow job. An ephemeral runner goes with it.
-func (s *Sim) Finish(scope fleet.Scope, id int64) error {
-	return s.change(scope, id, func(st *scopeState, r *runner, _ time.Time) error {
-		if r.job == 0 {
-			return fmt.Errorf("github simulator: finish the workflow job of runner %d of %s: it has none: %w", id, scope, fleet.ErrConflict)
-		}
-		r.job, r.busyUntil = 0, time.Time{}
-		s.note(st, r, ChangeFinished, "")
-		if r.ephemeral {
-			s.drop(st, r, "ephemeral")
-		}
-		return nil
-	})
-}
-
-// Remove takes the registration away, as GitHub itself or somebody else does.
-func (s *Sim) Remove(scope fleet.Scope, id int64) error {
-	return s.change(scope, id, func(st *scopeState, r *runner, _ time.Time) error {
-		s.drop(st, r, "removed elsewhere")
-		return nil
-	})
-}
-
-// Snapshot is the truth about all runners of a scope, by ascending id. It is
-// nil for an unknown scope.
-func (s *Sim) Snapshot(scope fleet.Scope) []State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st, err := s.in(scope)
-	if err != nil {
-		return nil
-	}
-	now := s.config.Now()
-	states := make([]State, 0, len(st.order))
-	for _, r := range st.order {
-		r.settle(now)
-		states = append(states, r.state())
-	}
-	return states
 }

@@ -26,14 +26,15 @@ var (
 // still unless the test moves it.
 type simulator struct {
 	*githubsim.Sim
-	t   *testing.T
-	url string
-	now time.Time
+	t       *testing.T
+	version string
+	url     string
+	now     time.Time
 }
 
 func start(t *testing.T, c githubsim.Config) *simulator {
 	t.Helper()
-	s := &simulator{t: t, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	s := &simulator{t: t, version: c.Version, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	if c.Now == nil {
 		c.Now = func() time.Time { return s.now }
 	}
@@ -142,3 +143,5 @@ func TestStartReportsAnAddressThatIsTaken(t *testing.T) {
 		}
 	}
 }
+
+func scopeOf(owner string) fleet.Scope { return fleet.Scope{Kind: fleet.ScopeOrg, Owner: owner} }

@@ -25,7 +25,7 @@ func (s *Sim) mint(st *scopeState, kind fleet.TokenKind, e *Event) *answer {
 	for len(raw) < 29 {
 		raw = append(raw, alphabet[s.random.IntN(len(alphabet))])
 	}
-	token, expires := string(raw), s.config.Now().Add(s.config.TokenLife)
+	token, expires := string(raw), s.clock().Add(s.config.TokenLife)
 	s.tokens[token] = minted{scope: st.id, kind: kind, expires: expires}
 	e.Acted, e.Token = true, fingerprint(token)
 	return &answer{
@@ -43,7 +43,7 @@ func (s *Sim) redeem(token string, kind fleet.TokenKind) (*scopeState, error) {
 		return nil, fmt.Errorf("the token is unknown: %w", fleet.ErrUnauthorized)
 	case m.kind != kind:
 		return nil, fmt.Errorf("the token is for %s, not for %s: %w", m.kind, kind, fleet.ErrUnauthorized)
-	case !s.config.Now().Before(m.expires):
+	case !s.clock().Before(m.expires):
 		return nil, fmt.Errorf("the token has expired: %w", fleet.ErrUnauthorized)
 	}
 	return s.byID[m.scope], nil
@@ -64,6 +64,7 @@ func (s *Sim) RegisterRunner(token string, spec RunnerSpec) (fleet.Scope, int64,
 	if err != nil {
 		return fleet.Scope{}, 0, err
 	}
+	st.sort(1)
 	return st.scope, r.id, nil
 }
 
@@ -71,25 +72,25 @@ func (s *Sim) RegisterRunner(token string, spec RunnerSpec) (fleet.Scope, int64,
 // token for a connection of its own.
 func (s *Sim) runnerRegistration(token, scheme string, body []byte, e *Event) *answer {
 	if scheme != "remoteauth" || token == "" {
-		return jsonError(http.StatusUnauthorized, "Requires authentication", docsRoot)
+		return s.jsonError(http.StatusUnauthorized, "Requires authentication", query{})
 	}
 	var in struct {
 		URL         string `json:"url"`
 		RunnerEvent string `json:"runner_event"`
 	}
 	if json.Unmarshal(body, &in) != nil {
-		return jsonError(http.StatusBadRequest, "Problems parsing JSON", docsRoot)
+		return s.jsonError(http.StatusBadRequest, "Problems parsing JSON", query{})
 	}
 	kind, ok := map[string]fleet.TokenKind{"register": fleet.TokenRegistration, "remove": fleet.TokenRemoval}[in.RunnerEvent]
 	at, err := url.Parse(in.URL)
 	if !ok || err != nil || at.Host == "" {
-		return invalid("runner_event")
+		return s.invalid("runner_event")
 	}
 	st, err := s.redeem(token, kind)
 	if err != nil {
-		return jsonError(http.StatusUnauthorized, "Bad credentials", docsRoot)
+		return s.jsonError(http.StatusUnauthorized, "Bad credentials", query{})
 	}
-	e.Scope = st.scope.String()
+	e.Scope = st.name
 	path := st.scope.Owner
 	switch st.scope.Kind {
 	case fleet.ScopeEnterprise:
@@ -98,7 +99,7 @@ func (s *Sim) runnerRegistration(token, scheme string, body []byte, e *Event) *a
 		path = st.scope.Owner + "/" + st.scope.Repo
 	}
 	if !strings.EqualFold(strings.Trim(at.Path, "/"), path) {
-		return notFound(docsRoot)
+		return s.notFound(query{})
 	}
 	return &answer{
 		status: http.StatusOK,

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"fmt"
+	"maps"
 	"sync/atomic"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -17,6 +18,13 @@ var (
 
 // targets are the scopes by the name they have in the configuration.
 var targets = map[string]fleet.Scope{"octo": octo, "acme": acme, "widgets": widgets}
+
+// everywhere are they, and the pool's.
+func everywhere() map[string]fleet.Scope {
+	all := maps.Clone(targets)
+	all[Pool] = forge
+	return all
+}
 
 // Cast is who plays which part, by runner id per target.
 type Cast struct {

@@ -3,8 +3,8 @@ package demo
 // credential is what the simulator takes for a GitHub token.
 const credential = "demo-credential-3b7c1f"
 
-// configText is the demo's muster.yaml; its one gap is the simulator's
-// address. Schedules have leading seconds.
+// configText is the demo's muster.yaml; its gaps are the simulator's address
+// and the bounds of the pool. Schedules have leading seconds.
 const configText = `# The demo's configuration. A day is a second here.
 data_dir: data
 embedded: {nats_listen: "127.0.0.1:0", postgres_port: 0}
@@ -13,13 +13,18 @@ targets:
   - {name: octo,    scope: enterprise/octo,   api_url: "%[1]s", auth: {token_file: github.token}, max_observation_gap: 10s}
   - {name: acme,    scope: org/acme,          api_url: "%[1]s", auth: {token_file: github.token}, max_observation_gap: 10s}
   - {name: widgets, scope: repo/acme/widgets, api_url: "%[1]s", auth: {token_file: github.token}, max_observation_gap: 10s}
+  - {name: forge,   scope: repo/acme/forge,   api_url: "%[1]s", auth: {token_file: github.token}, max_observation_gap: 10s, webhook_secret_file: hook.secret}
 schedules:
-  - {job: sync,    targets: [octo, acme, widgets], cron: "*/2 * * * * *"}
+  - {job: sync,    targets: [octo, acme, widgets, forge], cron: "*/2 * * * * *"}
   - {job: enforce, targets: [octo, acme, widgets], cron: "*/5 * * * * *"}
 policies: ["*-*.yaml"]
+pools:
+  - {name: forge, target: forge, labels: [self-hosted, forge], min: %[2]d, max: %[3]d, target_utilisation: 1,
+     min_lifetime: 1s, cooldown: {up: 0s, down: 2s}, step: {up: 10, down: 10}}
 grants:
   - {hosts: [build-01, build-02, build-03, build-04, build-05], targets: [acme], kinds: [registration, removal], per_hour: 20}
   - {host_prefix: gpu-, targets: [octo], kinds: [registration], per_hour: 20, max_live: 10}
+  - {host_prefix: forge-, targets: [forge], kinds: [registration], per_hour: 20, max_live: 10}
 retain_days: 1
 `
 

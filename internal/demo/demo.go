@@ -1,7 +1,8 @@
 // Package demo is a fleet's story told in under a minute: a simulated GitHub,
-// the service as muster serve runs it, hosts that ask for tokens, and runners
-// that die, flap, work and come back at the worst moment. It ends with the
-// audit trail read through SQL, and judges itself by the simulator's log.
+// the service as muster serve runs it, hosts that ask for tokens, runners that
+// die, flap, work and come back at the worst moment, and a pool that grows and
+// shrinks with its work. It ends with the audit trail read through SQL, and
+// judges itself by the simulator's log.
 package demo
 
 import (
@@ -58,7 +59,8 @@ func Run(ctx context.Context, o Options) error {
 	tell := newTeller(o.Out)
 
 	sim, stopSim, err := githubsim.Start(ctx, githubsim.Config{
-		Tokens: []string{credential}, Lag: githubsim.Lags{BusyClear: -1}, Seed: 7,
+		Version: "3.19", // the first that tells of workflow jobs is 3.3
+		Tokens:  []string{credential}, Lag: githubsim.Lags{BusyClear: -1}, Seed: 7,
 	})
 	if err != nil {
 		return fmt.Errorf("start the GitHub simulator: %w", err)
@@ -67,6 +69,9 @@ func Run(ctx context.Context, o Options) error {
 	cast, err := assemble(sim, o.Runners)
 	if err != nil {
 		return fmt.Errorf("assemble the fleet: %w", err)
+	}
+	if err := sim.AddScope(forge); err != nil {
+		return fmt.Errorf("make the repository of the pool: %w", err)
 	}
 	cast.stage(sim)
 	if o.Prepare != nil {
@@ -114,8 +119,11 @@ func story(ctx context.Context, o Options, tell *teller, sim *githubsim.Sim, cas
 		return fmt.Errorf("open the record: %w", err)
 	}
 	defer record.Close()
-	tell.chapter("muster serve is up: schedules every two seconds, one policy, ten hosts.")
+	tell.chapter("muster serve is up: schedules every two seconds, one policy, ten hosts, a pool of %d to %d.", poolMin, poolMax)
 	s := &stage{tell: tell, sim: sim, cast: cast, record: record, natsURL: e.NATSURL}
+	if _, err := sim.AddHook(githubsim.Hook{Scope: forge, URL: "http://" + e.HTTP + "/webhooks/github", Secret: hookSecret}); err != nil {
+		return fmt.Errorf("add the webhook: %w", err)
+	}
 	if err := s.play(ctx, o.Deadline, o.For); err != nil {
 		return err
 	}
@@ -168,7 +176,8 @@ func writeConfig(dir, api string) (string, error) {
 	}
 	for _, f := range []struct{ name, text string }{
 		{"github.token", credential + "\n"},
-		{"muster.yaml", fmt.Sprintf(configText, api)},
+		{"hook.secret", hookSecret + "\n"},
+		{"muster.yaml", fmt.Sprintf(configText, api, poolMin, poolMax)},
 		{"reap-long-offline.yaml", reaperText},
 		{"report-missing-team.yaml", reportText},
 	} {

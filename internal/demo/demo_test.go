@@ -122,7 +122,7 @@ func TestRunEndsWithTheService(t *testing.T) {
 	}{
 		{"before it is up", func(context.Context, string, func(Endpoints)) error { return broken }, broken.Error()},
 		{"in the middle", func(_ context.Context, _ string, up func(Endpoints)) error {
-			up(Endpoints{DatabaseURL: "postgres://u@" + silent + "/muster", NATSURL: "nats://" + silent})
+			up(Endpoints{DatabaseURL: "postgres://u@" + silent + "/muster", NATSURL: "nats://" + silent, HTTP: silent})
 			return broken
 		}, broken.Error()},
 		{"without a reason", func(context.Context, string, func(Endpoints)) error { return nil },

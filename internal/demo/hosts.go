@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -15,12 +16,25 @@ import (
 // Stranger is the host that nobody granted anything.
 const Stranger = "stranger-01"
 
-// hosts is what the ten hosts of the story got.
+// hosts is what the hosts of the story got.
 type hosts struct {
+	mu       sync.Mutex
+	up       []host   // whose runners are registered
 	secrets  []string // every token that was handed over
 	issued   int      // answers with a token, repeats included
 	repeated bool     // the repeat of a request brought the same answer
 	refused  int      // code of the stranger's refusal
+}
+
+// host is a machine with a runner of its name.
+type host struct{ name, target string }
+
+// tokenRequest is what a host asks.
+type tokenRequest struct {
+	Target    string `json:"target"`
+	Kind      string `json:"kind"`
+	RequestID string `json:"request_id"`
+	DemandID  string `json:"demand_id,omitempty"` // of the message that asked for the host
 }
 
 // reply is the answer to a token request, or its refusal.
@@ -37,40 +51,43 @@ type reply struct {
 // and a tenth that has no grant.
 func (s *stage) askForTokens(ctx context.Context) error {
 	names := []string{"build-01", "build-02", "build-03", "build-04", "build-05", "gpu-01", "gpu-02", "gpu-03", "gpu-04"}
-	for i, host := range names {
+	for i, name := range names {
 		target := "acme"
 		if i >= 5 {
 			target = "octo"
 		}
-		id := uuid.NewString()
-		got, err := s.ask(ctx, host, target, "registration", id)
+		request := tokenRequest{Target: target, Kind: "registration", RequestID: uuid.NewString()}
+		got, err := s.ask(ctx, name, request)
 		if err != nil {
 			return err
 		}
 		if got.Token == "" {
-			return fmt.Errorf("host %s asked for a registration token and was refused: %d %s", host, got.Code, got.Error)
+			return fmt.Errorf("host %s asked for a registration token and was refused: %d %s", name, got.Code, got.Error)
 		}
-		if host == "build-03" {
-			again, err := s.ask(ctx, host, target, "registration", id)
+		if name == "build-03" {
+			again, err := s.ask(ctx, name, request)
 			if err != nil {
 				return err
 			}
 			s.hosts.repeated = again == got
 		}
-		if host == "build-05" {
-			if _, err := s.ask(ctx, host, target, "removal", uuid.NewString()); err != nil {
+		if name == "build-05" {
+			if _, err := s.ask(ctx, name, tokenRequest{Target: target, Kind: "removal", RequestID: uuid.NewString()}); err != nil {
 				return err
 			}
 		}
-		scope, runner, err := s.sim.RegisterRunner(got.Token, githubsim.RunnerSpec{Name: host, Labels: []string{"team-core"}})
+		scope, runner, err := s.sim.RegisterRunner(got.Token, githubsim.RunnerSpec{Name: name, Labels: []string{"team-core"}})
 		if err == nil {
 			err = s.sim.Connect(scope, runner)
 		}
 		if err != nil {
-			return fmt.Errorf("host %s registers its runner: %w", host, err)
+			return fmt.Errorf("host %s registers its runner: %w", name, err)
 		}
+		s.hosts.mu.Lock()
+		s.hosts.up = append(s.hosts.up, host{name, target})
+		s.hosts.mu.Unlock()
 	}
-	got, err := s.ask(ctx, Stranger, "acme", "registration", uuid.NewString())
+	got, err := s.ask(ctx, Stranger, tokenRequest{Target: "acme", Kind: "registration", RequestID: uuid.NewString()})
 	if err != nil {
 		return err
 	}
@@ -79,14 +96,14 @@ func (s *stage) askForTokens(ctx context.Context) error {
 }
 
 // ask is one request of a host, over a connection of its own.
-func (s *stage) ask(ctx context.Context, host, target, kind, requestID string) (reply, error) {
+func (s *stage) ask(ctx context.Context, host string, request tokenRequest) (reply, error) {
 	var r reply
 	conn, err := queue.Connect(ctx, queue.Config{URL: s.natsURL, Name: host, InboxPrefix: "_INBOX_host." + host, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return r, fmt.Errorf("host %s connects: %w", host, err)
 	}
 	defer conn.Close()
-	body, err := json.Marshal(map[string]string{"target": target, "kind": kind, "request_id": requestID})
+	body, err := json.Marshal(request)
 	if err != nil {
 		return r, err
 	}
@@ -95,9 +112,11 @@ func (s *stage) ask(ctx context.Context, host, target, kind, requestID string) (
 		err = json.Unmarshal(answer, &r)
 	}
 	if err != nil {
-		return r, fmt.Errorf("host %s asks for a %s token: %w", host, kind, err)
+		return r, fmt.Errorf("host %s asks for a %s token: %w", host, request.Kind, err)
 	}
 	if r.Token != "" {
+		s.hosts.mu.Lock()
+		defer s.hosts.mu.Unlock()
 		s.hosts.issued++
 		s.hosts.secrets = append(s.hosts.secrets, r.Token)
 	}

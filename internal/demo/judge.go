@@ -49,19 +49,19 @@ var checks = []check{
 		}
 		return fmt.Sprintf("%d of %d", due-left, due), left == 0, nil
 	}},
-	{"GitHub saw no deletion of anybody else", func(_ context.Context, s *stage) (string, bool, error) {
+	{"GitHub saw no deletion of anybody else, but for hosts of the pool", func(_ context.Context, s *stage) (string, bool, error) {
 		others := 0
 		for _, e := range s.deletes() {
-			if !slices.Contains(s.cast.Dead["octo"], e.RunnerID) && !slices.Contains(s.cast.Dead["acme"], e.RunnerID) {
+			if e.Scope != forge.String() && !slices.Contains(s.cast.Dead["octo"], e.RunnerID) && !slices.Contains(s.cast.Dead["acme"], e.RunnerID) {
 				others++
 			}
 		}
 		return fmt.Sprintf("%d", others), others == 0, nil
 	}},
-	{"no runner was deleted while it worked or was online", func(_ context.Context, s *stage) (string, bool, error) {
+	{"no runner was deleted while it worked, or was online and not drained", func(_ context.Context, s *stage) (string, bool, error) {
 		killed := 0
 		for _, e := range s.deletes() {
-			if e.Busy || e.Online {
+			if e.Busy || e.Online && !s.pool.mayGo(e.RunnerID) {
 				killed++
 			}
 		}
@@ -92,7 +92,7 @@ var checks = []check{
 				SELECT count(*) FROM api.actions a JOIN api.decisions d USING (decision_id)
 				WHERE a.runner_id = $1 AND a.state = 'done' AND d.verdict = 'act'
 					AND (SELECT count(*) FROM api.audit e WHERE e.payload->'details'->>'action_id' = a.action_id::text
-						AND e.outcome IN ('intended', 'done')) = 2`, e.RunnerID)
+						AND e.action = 'runner.delete' AND e.outcome IN ('intended', 'done')) = 2`, e.RunnerID)
 			if err != nil {
 				return "", false, err
 			}
@@ -146,6 +146,13 @@ var checks = []check{
 		found, err := s.value(ctx, `SELECT coalesce(min(outcome || ' ' || code), 'no row') FROM api.tokens WHERE host = $1`, Stranger)
 		return found, s.hosts.refused == 403 && found == "denied 403", err
 	}},
+	{"every host that is there speaks for its runner", func(ctx context.Context, s *stage) (string, bool, error) {
+		there := len(s.hosts.reports()) + len(s.pool.reports())
+		found, err := s.value(ctx, `
+			SELECT count(*) FROM api.hosts h JOIN api.runners r ON r.name = h.host AND r.removed_at IS NULL
+			WHERE h.state = 'running' AND h.runners @> jsonb_build_array(jsonb_build_object('target', r.target, 'name', r.name, 'state', 'idle'))`)
+		return fmt.Sprintf("%s of %d", found, there), found == strconv.Itoa(there) && there > len(s.hosts.up), err
+	}},
 	{"no token stands anywhere in the record", func(ctx context.Context, s *stage) (string, bool, error) {
 		hits := 0
 		for _, secret := range append(slices.Clone(s.hosts.secrets), credential) {
@@ -177,7 +184,7 @@ var checks = []check{
 	}},
 	{"the inventory is what GitHub has", func(ctx context.Context, s *stage) (string, bool, error) {
 		truth, same := 0, 0
-		for target, scope := range targets {
+		for target, scope := range everywhere() {
 			t, err := s.record.ReadAPI(ctx, `SELECT runner_id, status, busy FROM api.runners WHERE target = $1 AND removed_at IS NULL`, target)
 			if err != nil {
 				return "", false, err
@@ -196,6 +203,65 @@ var checks = []check{
 		}
 		return fmt.Sprintf("%d of %d runners", same, truth), same == truth, nil
 	}},
+	{"the pool grew to its maximum, and never beyond", func(_ context.Context, s *stage) (string, bool, error) {
+		most, _ := s.grown()
+		return fmt.Sprintf("%d hosts, %d allowed", most, poolMax), most == poolMax, nil
+	}},
+	{"every host that the pool asked for came online, and no other", func(ctx context.Context, s *stage) (string, bool, error) {
+		_, ever := s.grown()
+		found, err := s.value(ctx, `
+			SELECT count(*) FILTER (WHERE state = 'online') || ' of ' || count(*) FROM api.leases WHERE pool = $1`, Pool)
+		return found, found == fmt.Sprintf("%d of %d", ever, ever), err
+	}},
+	{"each workflow job of the pool ran on a host that was asked for", func(ctx context.Context, s *stage) (string, bool, error) {
+		ran := 0
+		for _, j := range s.sim.Jobs() {
+			if j.Scope != forge || j.Conclusion != "success" {
+				continue
+			}
+			found, err := s.value(ctx, `
+				SELECT count(*) FROM api.workflow_jobs w JOIN api.leases l USING (runner_id)
+				WHERE w.target = $1 AND l.pool = $1 AND w.state = 'completed' AND w.workflow_job_id = $2 AND w.runner_id = $3`,
+				Pool, j.ID, j.RunnerID)
+			if err != nil {
+				return "", false, err
+			}
+			if found == "1" {
+				ran++
+			}
+		}
+		return fmt.Sprintf("%d of %d", ran, poolJobs), ran == poolJobs, nil
+	}},
+	{"when its work was over the pool gave up hosts that it had drained, released them, and kept its minimum", func(_ context.Context, s *stage) (string, bool, error) {
+		deleted := 0
+		for _, e := range s.deletes() {
+			if e.Scope == forge.String() && s.pool.mayGo(e.RunnerID) {
+				deleted++
+			}
+		}
+		drained, released := s.pool.left()
+		stay := len(s.sim.Snapshot(forge))
+		return fmt.Sprintf("%d drained, %d deleted, %d released, %d stay", drained, deleted, released, stay),
+			deleted > 0 && deleted == drained && deleted == released && deleted+stay == poolMax && stay >= poolMin, nil
+	}},
+}
+
+// grown is how many runners the pool had at most, by GitHub's log, and how many
+// ever.
+func (s *stage) grown() (most, ever int) {
+	now := 0
+	for _, e := range s.sim.Log() {
+		switch {
+		case e.Scope != forge.String():
+		case e.Change == githubsim.ChangeRegistered:
+			now++
+			ever++
+		case e.Change == githubsim.ChangeRemoved:
+			now--
+		}
+		most = max(most, now)
+	}
+	return most, ever
 }
 
 // spared is how the actions on a runner came out. Each pass tries anew until a

@@ -34,6 +34,14 @@ ORDER BY 1, 2, 3`, 16},
 	{"Which host was given which tokens?", `
 SELECT host, target, kind, outcome, code, count(*) AS requests, max(fingerprint) AS fingerprint
 FROM api.tokens GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 3`, 14},
+	{"Why did the pool grow and shrink?", `
+SELECT occurred_at, code, payload->'details'->>'change' AS hosts, payload->'details'->>'desired' AS desired, reason
+FROM api.audit WHERE code IN ('SC800I', 'SC801I') ORDER BY occurred_at`, 8},
+	{"Which hosts did it ask for, and what became of them?", `
+SELECT l.requested_at, l.host, l.state AS lease, r.status, r.removed_at, r.removal_cause,
+       (SELECT count(*) FROM api.workflow_jobs w WHERE w.target = r.target AND w.runner_id = r.runner_id) AS jobs
+FROM api.leases l LEFT JOIN api.runners r ON r.target = 'forge' AND r.runner_id = l.runner_id
+ORDER BY l.requested_at, l.host`, 8},
 	{"How did the syncs go?", `
 SELECT target, outcome, count(*) AS syncs, sum(api_calls) AS api_calls, max(runners) AS runners,
        sum(added) AS added, sum(changed) AS changed, sum(removed) AS removed

@@ -3,6 +3,7 @@ package demo
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,6 +28,7 @@ type stage struct {
 	record  *db.DB
 	natsURL string
 	hosts   hosts
+	pool    pool
 	quiet   string // when the flapping had stopped, by Postgres's clock
 	// heard is whether the account has come to the halt: events are told when
 	// they arrive, and what has been committed may still be on its way.
@@ -41,6 +43,8 @@ func (s *stage) play(ctx context.Context, limit, watch time.Duration) error {
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.listen(ctx) })
+	g.Go(func() error { return s.provision(ctx) })
+	g.Go(func() error { return s.beat(ctx) })
 	g.Go(func() error {
 		defer cancel()
 		if err := s.act(ctx, limit); err != nil {
@@ -57,12 +61,14 @@ func (s *stage) play(ctx context.Context, limit, watch time.Duration) error {
 	return g.Wait()
 }
 
-// act has runners flap and hosts ask until the story is over.
+// act has runners flap, hosts ask and workflow jobs run until the story is
+// over.
 func (s *stage) act(ctx context.Context, limit time.Duration) error {
 	acting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, acting := errgroup.WithContext(acting)
 	g.Go(func() error { return s.flap(acting) })
+	g.Go(func() error { return s.work(acting, limit) })
 	g.Go(func() error {
 		defer cancel()
 		if err := s.askForTokens(acting); err != nil {
@@ -82,10 +88,12 @@ func (s *stage) over(ctx context.Context) (bool, error) {
 	due := len(s.cast.Dead["octo"]) + len(s.cast.Dead["acme"])
 	t, err := s.record.ReadAPI(ctx, `
 		SELECT
-			(SELECT count(*) FROM api.actions WHERE state = 'done') >= $1
+			(SELECT count(*) FROM api.actions WHERE state = 'done' AND target <> $3) >= $1
 			AND (SELECT count(DISTINCT runner_id) FROM api.actions WHERE state = 'spared') >= 2
 			AND EXISTS (SELECT FROM api.policies WHERE target = $2 AND state = 'halted')
-			AND EXISTS (SELECT FROM api.runs WHERE source = 'nats' AND state = 'done')`, due, Halting)
+			AND (SELECT count(*) FROM api.workflow_jobs WHERE target = $3 AND state = 'completed') = $4
+			AND EXISTS (SELECT FROM api.actions WHERE target = $3 AND state = 'done')
+			AND EXISTS (SELECT FROM api.runs WHERE source = 'nats' AND state = 'done')`, due, Halting, Pool, poolJobs)
 	if err != nil {
 		return false, err
 	}
@@ -112,6 +120,7 @@ func (s *stage) settle(ctx context.Context) error {
 			SELECT (SELECT count(*) FROM api.runners WHERE removed_at IS NULL AND status = 'offline')
 				= $1 AND NOT EXISTS (SELECT FROM api.actions WHERE state = 'intended')
 				AND NOT EXISTS (SELECT FROM api.tokens WHERE outcome = 'requested')
+				AND NOT EXISTS (SELECT FROM api.leases WHERE state <> 'online')
 				AND NOT EXISTS (SELECT FROM api.runs WHERE state = 'running')
 				AND NOT EXISTS (SELECT FROM api.ticks t LEFT JOIN api.runs r USING (trigger_id)
 					WHERE t.state = 'fired' AND t.tick_at <= $2::timestamptz AND r.trigger_id IS NULL)`,
@@ -119,13 +128,14 @@ func (s *stage) settle(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		return t.Rows[0][0] == "true" && s.heard.Load(), nil
+		drained, released := s.pool.left()
+		return t.Rows[0][0] == "true" && s.heard.Load() && released == drained, nil
 	})
 }
 
 func (s *stage) offlineInTruth() int {
 	n := 0
-	for _, scope := range targets {
+	for _, scope := range everywhere() {
 		for _, r := range s.sim.Snapshot(scope) {
 			if !r.Online {
 				n++
@@ -202,30 +212,38 @@ func (s *stage) listen(ctx context.Context) error {
 	return g.Wait()
 }
 
-// knock publishes a trigger as any program can: NATS is a line of text on a
-// socket.
+// knock publishes a trigger as any program can.
 func (s *stage) knock(ctx context.Context) error {
+	if err := s.publish(ctx, "PUB muster.v1.trigger.sync.acme 0\r\n\r\n"); err != nil {
+		return fmt.Errorf("publish a trigger from outside: %w", err)
+	}
+	return nil
+}
+
+// publish sends messages in the words of NATS, which are lines of text on a
+// socket, and waits until the server has read them.
+func (s *stage) publish(ctx context.Context, messages string) error {
 	u, err := url.Parse(s.natsURL)
 	if err != nil {
-		return fmt.Errorf("publish a trigger from outside: %w", err)
+		return err
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", u.Host)
 	if err != nil {
-		return fmt.Errorf("publish a trigger from outside: %w", err)
+		return err
 	}
 	defer func() { _ = conn.Close() }() // the PONG has told that all arrived
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := fmt.Fprint(conn, "CONNECT {\"verbose\":false}\r\nPUB muster.v1.trigger.sync.acme 0\r\n\r\nPING\r\n"); err != nil {
-		return fmt.Errorf("publish a trigger from outside: %w", err)
+	if _, err := fmt.Fprintf(conn, "CONNECT {\"verbose\":false}\r\n%sPING\r\n", messages); err != nil {
+		return err
 	}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
 		switch line := lines.Text(); {
 		case strings.HasPrefix(line, "PONG"):
 			return nil
 		case strings.HasPrefix(line, "-ERR"):
-			return fmt.Errorf("publish a trigger from outside: the server says %s", line)
+			return fmt.Errorf("the server says %s", line)
 		}
 	}
-	return fmt.Errorf("publish a trigger from outside: the server said nothing")
+	return errors.New("the server said nothing")
 }

@@ -38,6 +38,7 @@ func (t *teller) say(format string, args ...any) {
 // happening is what of an event the account is made of.
 type happening struct {
 	typ, target, name, host, reason, kind string
+	change                                int // in hosts of a pool
 }
 
 func readHappening(body []byte) (happening, bool) {
@@ -49,12 +50,14 @@ func readHappening(body []byte) (happening, bool) {
 			Host   string `json:"host"`
 			Reason string `json:"reason"`
 			Kind   string `json:"kind"`
+			Change any    `json:"change"` // of a runner it is a word
 		} `json:"data"`
 	}
 	if json.Unmarshal(body, &e) != nil {
 		return happening{}, false
 	}
-	return happening{e.Type, e.Data.Target, e.Data.Name, e.Data.Host, e.Data.Reason, e.Data.Kind}, true
+	hosts, _ := e.Data.Change.(float64)
+	return happening{e.Type, e.Data.Target, e.Data.Name, e.Data.Host, e.Data.Reason, e.Data.Kind, int(hosts)}, true
 }
 
 // summary is what happened since the last one, in lines that stay few however
@@ -67,6 +70,10 @@ func summary(all []happening) []string {
 		switch h.typ {
 		case "policy.halted":
 			lines = append(lines, fmt.Sprintf("%s: the policy halts itself. %s", h.target, h.reason))
+		case "scale.up":
+			lines = append(lines, fmt.Sprintf("%s: %d more for the pool. %s", h.target, h.change, h.reason))
+		case "scale.down":
+			lines = append(lines, fmt.Sprintf("%s: %d fewer for the pool. %s", h.target, h.change, h.reason))
 		case "token.denied":
 			lines = append(lines, fmt.Sprintf("%s asks for a token and is refused", h.host))
 		case "token.issued":

@@ -42,6 +42,10 @@ func TestSummaryStaysShort(t *testing.T) {
 			"stranger asks for a token and is refused",
 			"octo: the policy halts itself. 9 due, 7 allowed",
 		}},
+		{"a pool that changes", []happening{
+			{typ: "scale.up", target: "acme", change: 3, reason: "4 are desired"},
+			{typ: "scale.down", target: "acme", change: 2, reason: "1 is desired"},
+		}, []string{"acme: 3 more for the pool. 4 are desired", "acme: 2 fewer for the pool. 1 is desired"}},
 		{"what is no news", []happening{{typ: "sync.complete", target: "acme"}, {typ: "runner.busy", target: "acme", name: "a"}}, nil},
 	}
 	for _, tt := range tests {
@@ -61,12 +65,14 @@ func TestHappeningsAreReadFromEvents(t *testing.T) {
 		want happening
 		ok   bool
 	}{
-		{`{"specversion":"1.0","type":"runner.removed","data":{"target":"acme","name":"r1","runner_id":7}}`,
+		{`{"specversion":"1.0","type":"runner.removed","data":{"target":"acme","name":"r1","runner_id":7,"change":"removed"}}`,
 			happening{typ: "runner.removed", target: "acme", name: "r1"}, true},
 		{`{"type":"token.issued","data":{"target":"acme","host":"build-01","kind":"removal"}}`,
 			happening{typ: "token.issued", target: "acme", host: "build-01", kind: "removal"}, true},
 		{`{"type":"policy.halted","data":{"target":"octo","reason":"too many"}}`,
 			happening{typ: "policy.halted", target: "octo", reason: "too many"}, true},
+		{`{"type":"scale.up","data":{"pool":"linux","target":"acme","change":3,"reason":"more jobs"}}`,
+			happening{typ: "scale.up", target: "acme", reason: "more jobs", change: 3}, true},
 		{`{`, happening{}, false},
 		{`{"type":1}`, happening{}, false},
 		{``, happening{}, false},

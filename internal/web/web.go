@@ -1,4 +1,5 @@
-// Package web is muster's HTTP listener: liveness, readiness and metrics.
+// Package web is muster's HTTP listener: liveness, readiness, metrics, and
+// GitHub's webhooks.
 package web
 
 import (
@@ -21,7 +22,7 @@ const (
 	readyLimit = 3 * time.Second
 	// stopLimit is how long answers under way may take once the server stops.
 	stopLimit = 5 * time.Second
-	// maxHeader is in bytes; no caller of these routes sends more than a few.
+	// maxHeader is in bytes; GitHub sends one or two thousand.
 	maxHeader = 16 << 10
 )
 
@@ -34,12 +35,13 @@ type Fault struct {
 	Detail bool
 }
 
-// Server answers /healthz, /readyz and /metrics. Its fields are required and
-// not changed once it runs.
+// Server answers /healthz, /readyz, /metrics and /webhooks/github. Its fields
+// are required and not changed once it runs.
 type Server struct {
-	Log     *slog.Logger
-	Ready   func(context.Context) []Fault // called per request, from many goroutines
-	Metrics http.Handler
+	Log      *slog.Logger
+	Ready    func(context.Context) []Fault // called per request, from many goroutines
+	Metrics  http.Handler
+	Webhooks receiver // likewise
 }
 
 // Serve answers until ctx ends, then lets answers under way finish and returns
@@ -58,7 +60,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	group.Go(func() error {
 		err := server.Serve(listener)
 		if !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve health and metrics on %s: %w", listener.Addr(), err)
+			return fmt.Errorf("serve http on %s: %w", listener.Addr(), err)
 		}
 		return nil
 	})
@@ -75,8 +77,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return group.Wait()
 }
 
-// Handler routes the requests. Unknown paths are answered 404, methods other
-// than GET and HEAD 405.
+// Handler routes the requests. Unknown paths are answered 404, other methods
+// than a path has 405.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -84,6 +86,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.Metrics)
+	mux.HandleFunc("POST /webhooks/github", s.webhook(make(chan struct{}, webhooksAtOnce)))
 	return mux
 }
 

@@ -38,8 +38,9 @@ type Enforcer struct {
 func (e *Enforcer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Counts, error) {
 	total := fleet.Counts{}
 	var faults []error
+	var runners fleetRead
 	for _, p := range Covering(e.Policies(), trigger.Name) {
-		counts, err := e.run(ctx, p, trigger)
+		counts, err := e.run(ctx, p, &runners, trigger)
 		for key, n := range counts {
 			total[key] += n
 		}
@@ -79,8 +80,8 @@ func pauseOf(err error) (time.Duration, bool) {
 	return 0, false
 }
 
-func (e *Enforcer) run(ctx context.Context, p *policies.Policy, trigger fleet.Trigger) (fleet.Counts, error) {
-	plan, err := e.decide(ctx, p, trigger)
+func (e *Enforcer) run(ctx context.Context, p *policies.Policy, runners *fleetRead, trigger fleet.Trigger) (fleet.Counts, error) {
+	plan, err := e.decide(ctx, p, runners, trigger)
 	if errors.Is(err, fleet.ErrNotFound) {
 		// Never synced: nothing is known, so nothing can be due.
 		e.Log.InfoContext(ctx, "no inventory yet, policy not run", "target", trigger.Name, "policy", p.Name, "trigger", trigger.ID)
@@ -90,7 +91,7 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, trigger fleet.Tr
 		return nil, err
 	}
 	counts := maps.Clone(plan.Counts)
-	if plan.Halt != "" {
+	if plan.Halt != "" && acts(p) {
 		e.Log.WarnContext(ctx, "policy halted until muster policy resume", "policy", p.Name, "target", trigger.Name,
 			"trigger", trigger.ID, "reason", plan.Halt)
 	}
@@ -109,6 +110,7 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, trigger fleet.Tr
 				"target", trigger.Name, "trigger", trigger.ID)
 			return counts, nil
 		}
+		runners.forget() // whatever comes of it
 		res, err := e.Remover.Remove(ctx, remove.Request{
 			Policy: p, Target: trigger.Name, RunnerID: d.RunnerID, TriggerID: trigger.ID,
 			Actor: fleet.Actor{Type: fleet.ActorPolicy, Name: p.Name},
@@ -123,6 +125,12 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, trigger fleet.Tr
 			// Others have used up what this pass counted on.
 			e.Log.WarnContext(ctx, "policy halted until muster policy resume", "policy", p.Name, "target", trigger.Name,
 				"trigger", trigger.ID, "reason", res.Halted)
+			return counts, nil
+		}
+		if res.Postponed != "" {
+			e.Log.InfoContext(ctx, "GitHub's limits leave no room for deletions, the rest of the pass is left to the next", "policy", p.Name,
+				"target", trigger.Name, "trigger", trigger.ID, "reason", res.Postponed)
+			counts["reason_"+policies.ReasonBudget]++
 			return counts, nil
 		}
 	}
@@ -143,10 +151,14 @@ func acts(p *policies.Policy) bool {
 }
 
 // decide evaluates a policy and stores what is new, all in one transaction.
-func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, trigger fleet.Trigger) (policies.Plan, error) {
+func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, runners *fleetRead, trigger fleet.Trigger) (policies.Plan, error) {
 	now, err := e.Now(ctx)
 	if err != nil {
 		return policies.Plan{}, err
+	}
+	target, ok := e.Remover.Targets()[trigger.Name]
+	if !ok {
+		return policies.Plan{}, errors.New("no target of that name is configured")
 	}
 	var plan policies.Plan
 	err = e.DB.InTx(ctx, func(tx *db.Tx) error {
@@ -156,7 +168,7 @@ func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, trigger fleet
 		if err != nil {
 			return err
 		}
-		in, err := remove.Gather(ctx, tx, p, trigger.Name, 0, state, now)
+		in, err := remove.Gather(ctx, turn{tx, runners}, p, target.Target, 0, state, now)
 		if err != nil {
 			return err
 		}
@@ -173,7 +185,7 @@ func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, trigger fleet
 			return err
 		}
 		if plan.Halt != "" && acts(p) {
-			if err := remove.Halt(ctx, tx, p.Name, trigger.Name, plan.Halt, trigger.ID, now); err != nil {
+			if err := remove.Halt(ctx, tx, p.Name, trigger.Name, plan, trigger.ID, now); err != nil {
 				return err
 			}
 		}
@@ -220,15 +232,22 @@ func news(p *policies.Policy, decisions []fleet.Decision, last map[int64]db.Last
 		if _, had := last[r.ID]; !had || decided[r.ID] {
 			continue
 		}
-		d := fleet.Decision{
-			At: now, TriggerID: triggerID, Policy: p.Name, PolicySHA256: p.SHA256, Enforcement: p.Enforcement,
-			Target: in.Target.Name, RunnerID: r.ID, Name: r.Name, Verdict: fleet.VerdictKeep, Action: p.Action,
-			Reasons:  []string{policies.ReasonNotMatched},
-			Evidence: fleet.Evidence{"status": string(r.Status), "busy": r.Busy},
-		}
+		d := notMatched(p, in.Target.Name, r, now)
+		d.TriggerID = triggerID
 		if !last[d.RunnerID].Says(d) {
 			fresh = append(fresh, d)
 		}
 	}
 	return fresh
+}
+
+// notMatched is the decision on a runner that the policy does not match, which
+// policies.Decide leaves to whoever wants one. It is pure.
+func notMatched(p *policies.Policy, target string, r *fleet.Observed, now time.Time) fleet.Decision {
+	return fleet.Decision{
+		At: now, Policy: p.Name, PolicySHA256: p.SHA256, Enforcement: p.Enforcement,
+		Target: target, RunnerID: r.ID, Name: r.Name, Verdict: fleet.VerdictKeep, Action: p.Action,
+		Reasons:  []string{policies.ReasonNotMatched},
+		Evidence: fleet.Evidence{"status": string(r.Status), "busy": r.Busy},
+	}
 }

@@ -344,7 +344,7 @@ func TestPlanIsWhatEnforcementDoes(t *testing.T) {
 	w.create(5, githubsim.RunnerSpec{})
 	w.create(1, githubsim.RunnerSpec{Labels: []string{"keep"}})
 	w.create(2, githubsim.RunnerSpec{Online: true})
-	if _, err := enforce.Plan(w.ctx, w.db, w.policies[0], "acme", w.clock()); !errors.Is(err, fleet.ErrNotFound) {
+	if _, err := enforce.Plan(w.ctx, enforce.NewReader(w.db), w.policies[0], w.target(), w.clock()); !errors.Is(err, fleet.ErrNotFound) {
 		t.Errorf("Plan without an inventory = %v, want fleet.ErrNotFound", err)
 	}
 	w.offline()
@@ -357,11 +357,11 @@ func TestPlanIsWhatEnforcementDoes(t *testing.T) {
 	reader, err := db.Open(w.ctx, u.String())
 	w.ok(err)
 	defer reader.Close()
-	preview, err := enforce.Plan(w.ctx, reader, w.policies[0], "acme", w.clock())
+	preview, err := enforce.Plan(w.ctx, enforce.NewReader(reader), w.policies[0], w.target(), w.clock())
 	w.ok(err)
 
 	planned := map[string]fleet.Verdict{}
-	for _, d := range preview.Decisions {
+	for d := range preview.Decisions() {
 		planned[d.Name+" "+d.Reasons[0]] = d.Verdict
 	}
 	want := map[string]fleet.Verdict{

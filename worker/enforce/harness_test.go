@@ -36,13 +36,15 @@ var (
 // world is a GitHub, a database that syncs keep in step with it, and an
 // enforcer whose clock the test moves.
 type world struct {
-	*testing.T
+	testing.TB
 	ctx context.Context
 	url string
 	db  *db.DB
 	sql *pgx.Conn
 	sim *githubsim.Sim
-	now atomic.Int64 // Unix, ns
+
+	tracer pgx.QueryTracer
+	now    atomic.Int64 // Unix, ns
 
 	enforcer *enforce.Enforcer
 	policies []*policies.Policy
@@ -77,9 +79,15 @@ func (w *world) load(texts ...string) {
 	}
 }
 
-func newWorld(t *testing.T, texts ...string) *world {
+func newWorld(t testing.TB, texts ...string) *world {
 	t.Helper()
-	w := &world{T: t, ctx: t.Context(), url: dbtest.URL(t), rows: map[int64]db.RunnerRow{}}
+	return newTracedWorld(t, nil, texts...)
+}
+
+// newTracedWorld is a world of whose replicas' statements the tracer hears.
+func newTracedWorld(t testing.TB, tracer pgx.QueryTracer, texts ...string) *world {
+	t.Helper()
+	w := &world{TB: t, tracer: tracer, ctx: t.Context(), url: dbtest.URL(t), rows: map[int64]db.RunnerRow{}}
 	w.now.Store(t0.UnixNano())
 	w.load(texts...)
 	w.db = w.open()
@@ -101,7 +109,7 @@ func newWorld(t *testing.T, texts ...string) *world {
 
 func (w *world) open() *db.DB {
 	w.Helper()
-	store, err := db.Open(w.ctx, w.url)
+	store, err := db.OpenTraced(w.ctx, w.url, w.tracer)
 	w.ok(err)
 	w.Cleanup(store.Close)
 	return store
@@ -168,7 +176,7 @@ func (w *world) sync(after time.Duration) {
 		}
 		clock.CompleteSyncs++
 		clock.LastCompleteSyncAt, clock.LastWalkAt = at, at
-		var changed []db.RunnerRow
+		var added, changed []db.RunnerRow
 		for _, s := range w.sim.Snapshot(acme) {
 			row, known := w.rows[s.ID]
 			if known && row.Status == s.Shown && row.Busy == s.Busy {
@@ -187,7 +195,14 @@ func (w *world) sync(after time.Duration) {
 				row.OfflineFrom = db.OfflineFrom{At: at, ObservedUS: clock.ObservedUS, Sync: clock.CompleteSyncs}
 			}
 			w.rows[s.ID] = row
-			changed = append(changed, row)
+			if known {
+				changed = append(changed, row)
+			} else {
+				added = append(added, row)
+			}
+		}
+		if err := tx.AddRunners(w.ctx, "acme", added); err != nil {
+			return err
 		}
 		if err := tx.SaveRunners(w.ctx, "acme", at, changed); err != nil {
 			return err

@@ -30,7 +30,7 @@ func (h *Housekeeper) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.
 	var counts fleet.Counts
 	err = h.DB.InTx(ctx, func(tx *db.Tx) error {
 		var err error
-		if counts, err = tx.Housekeep(ctx, before); err != nil {
+		if counts, err = tx.Housekeep(ctx, now, before); err != nil {
 			return err
 		}
 		details := map[string]any{"before": before.UTC().Format(time.RFC3339)}

@@ -24,6 +24,19 @@ func as(r fleet.Runner) db.KnownRunner {
 	return db.KnownRunner{Fingerprint: fingerprint(r), Offline: offline, Counting: offline}
 }
 
+func prints(runners []fleet.Runner) []int64 {
+	all := make([]int64, len(runners))
+	for i, r := range runners {
+		all[i] = fingerprint(r)
+	}
+	return all
+}
+
+// moved is the sight of a runner that is known as a live one, isNew of one that
+// is not.
+func moved(r fleet.Runner) sight { return sight{Runner: r, print: fingerprint(r), known: true} }
+func isNew(r fleet.Runner) sight { return sight{Runner: r, print: fingerprint(r)} }
+
 func TestCompare(t *testing.T) {
 	t.Parallel()
 	on, off := runner(1, fleet.StatusOnline), runner(1, fleet.StatusOffline)
@@ -42,33 +55,33 @@ func TestCompare(t *testing.T) {
 		want    difference
 	}{
 		{"nothing at all", known{}, nil, false, nil, difference{}},
-		{"new", known{}, []fleet.Runner{on}, false, nil, difference{changed: []fleet.Runner{on}}},
+		{"new", known{}, []fleet.Runner{on}, false, nil, difference{changed: []sight{isNew(on)}}},
 		{"as before", known{1: as(on)}, []fleet.Runner{on}, false, nil, difference{}},
 		{"offline as before", known{1: as(off)}, []fleet.Runner{off}, false, nil, difference{}},
-		{"went offline", known{1: as(on)}, []fleet.Runner{off}, false, nil, difference{changed: []fleet.Runner{off}, newlyOffline: 1}},
-		{"came online", known{1: as(off)}, []fleet.Runner{on}, false, nil, difference{changed: []fleet.Runner{on}}},
-		{"new and offline", known{}, []fleet.Runner{off}, false, nil, difference{changed: []fleet.Runner{off}}},
-		{"seen again", known{1: with(as(on), func(k *db.KnownRunner) { k.Missing = true })}, []fleet.Runner{on}, false, nil, difference{changed: []fleet.Runner{on}}},
-		{"counting begins", known{1: with(as(off), func(k *db.KnownRunner) { k.Counting = false })}, []fleet.Runner{off}, false, nil, difference{changed: []fleet.Runner{off}}},
+		{"went offline", known{1: as(on)}, []fleet.Runner{off}, false, nil, difference{changed: []sight{moved(off)}, newlyOffline: 1}},
+		{"came online", known{1: as(off)}, []fleet.Runner{on}, false, nil, difference{changed: []sight{moved(on)}}},
+		{"new and offline", known{}, []fleet.Runner{off}, false, nil, difference{changed: []sight{isNew(off)}}},
+		{"seen again", known{1: with(as(on), func(k *db.KnownRunner) { k.Missing = true })}, []fleet.Runner{on}, false, nil, difference{changed: []sight{moved(on)}}},
+		{"counting begins", known{1: with(as(off), func(k *db.KnownRunner) { k.Counting = false })}, []fleet.Runner{off}, false, nil, difference{changed: []sight{moved(off)}}},
 		{"but not with a partial walk", known{1: with(as(off), func(k *db.KnownRunner) { k.Counting = false })}, []fleet.Runner{off}, true, nil, difference{}},
 		{"missing", known{1: as(on), 2: as(other)}, []fleet.Runner{other}, false, nil, difference{missing: []int64{1}}},
 		{"missing from a partial walk", known{1: as(on), 2: as(other)}, []fleet.Runner{other}, true, nil, difference{}},
 		{"missing and found", known{1: as(on), 2: as(other)}, []fleet.Runner{other}, false, map[int64]look{1: {asked: true, found: true, runner: on}}, difference{}},
 		{"missing and found offline", known{1: as(on), 2: as(other)}, []fleet.Runner{other}, false, map[int64]look{1: {asked: true, found: true, runner: off}},
-			difference{changed: []fleet.Runner{off}, newlyOffline: 1}},
+			difference{changed: []sight{moved(off)}, newlyOffline: 1}},
 		{"missing and gone", known{1: as(on)}, nil, false, map[int64]look{1: {asked: true, gone: true}}, difference{missing: []int64{1}}},
 		{"missing without an answer", known{1: as(on)}, nil, false, map[int64]look{1: {asked: true}}, difference{missing: []int64{1}}},
 		{"several missing, in order", known{9: as(on), 1: as(on), 5: as(on)}, nil, false, nil, difference{missing: []int64{1, 5, 9}}},
 		{"being deleted", known{1: with(as(on), func(k *db.KnownRunner) { k.Intended = true })}, nil, false, nil, difference{}},
 		{"being deleted and seen offline", known{1: with(as(on), func(k *db.KnownRunner) { k.Intended = true })}, []fleet.Runner{off}, false, nil,
-			difference{changed: []fleet.Runner{off}, newlyOffline: 1}},
+			difference{changed: []sight{moved(off)}, newlyOffline: 1}},
 		{"removed since", known{1: {Removed: true}}, []fleet.Runner{on}, false, nil, difference{}},
 		{"removed since and not listed", known{1: {Removed: true}}, nil, false, nil, difference{}},
-		{"one new, one missing", known{1: as(on)}, []fleet.Runner{other}, false, nil, difference{changed: []fleet.Runner{other}, missing: []int64{1}}},
+		{"one new, one missing", known{1: as(on)}, []fleet.Runner{other}, false, nil, difference{changed: []sight{isNew(other)}, missing: []int64{1}}},
 	}
 	for _, tt := range tests {
-		got := compare(tt.known, github.Listing{Runners: tt.listed, Complete: !tt.partial}, tt.looked)
-		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(difference{})); diff != "" {
+		got, _ := compare(tt.known, github.Listing{Runners: tt.listed, Complete: !tt.partial}, prints(tt.listed), tt.looked)
+		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(difference{}, sight{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
@@ -99,17 +112,10 @@ func TestSuspect(t *testing.T) {
 		{"half gone, the other half offline", 100, 0, 50, 50, false, fleet.SuspectShrunk},
 	}
 	for _, tt := range tests {
-		known := map[int64]db.KnownRunner{}
-		listing := github.Listing{Complete: !tt.partial}
-		for i := range tt.online + tt.offline {
-			id := int64(i + 1)
-			known[id] = db.KnownRunner{Offline: i >= tt.online}
-			if i >= tt.missing {
-				listing.Runners = append(listing.Runners, fleet.Runner{ID: id})
-			}
-		}
-		known[-1] = db.KnownRunner{Removed: true} // counts for nothing
-		if got := suspect(known, listing, difference{newlyOffline: tt.newlyOffline}); got != tt.want {
+		live := tt.online + tt.offline
+		listing := github.Listing{Complete: !tt.partial, Count: live - tt.missing}
+		got := suspect(listing, difference{newlyOffline: tt.newlyOffline}, census{live: live, online: tt.online, listed: live - tt.missing})
+		if got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}

@@ -22,83 +22,148 @@ type observation struct {
 
 // changes are the rows to write, and what they mean.
 type changes struct {
-	rows           []db.RunnerRow
+	seen           observation
+	fresh          []*sight       // of runners that have none yet
+	rows           []db.RunnerRow // of all others
 	history        []db.HistoryRow
 	audit          []fleet.AuditEvent
 	added, removed int
 }
 
+// freshRow is the row of a fresh runner.
+func (c changes) freshRow(i int) db.RunnerRow { return register(*c.fresh[i], c.seen) }
+
+// written is how many rows there are to write.
+func (c changes) written() int { return len(c.fresh) + len(c.rows) }
+
 // conclude turns a difference into rows, reading the old ones in one
 // statement.
 func conclude(ctx context.Context, tx *db.Tx, w *walk, d difference, o observation) (changes, error) {
-	var c changes
-	if len(d.changed)+len(d.missing) == 0 {
+	c := changes{seen: o}
+	if len(d.changed)+len(d.again)+len(d.missing) == 0 {
 		return c, nil
 	}
-	ids := slices.Clone(d.missing)
-	for _, r := range d.changed {
-		ids = append(ids, r.ID)
-	}
-	old, err := tx.RunnerRows(ctx, w.target.Name, ids)
+	old, err := stored(ctx, tx, w.target.Name, d)
 	if err != nil {
 		return c, err
 	}
-	c.rows = make([]db.RunnerRow, 0, len(d.changed))
-	for _, r := range d.changed {
-		was, known := old[r.ID]
-		if o.outdatedBy(was) {
-			continue
-		}
-		if !known || !was.RemovedAt.IsZero() {
-			c.added++
-			row := register(r, o)
+	c.fresh = make([]*sight, 0, max(len(d.changed)-len(old), 0))
+	c.rows = make([]db.RunnerRow, 0, len(old))
+	for i := range d.changed {
+		r := &d.changed[i]
+		was, has := old[r.ID]
+		switch {
+		case o.outdatedBy(was):
+		case has && was.RemovedAt.IsZero():
+			row := advance(was, *r, o)
 			c.rows = append(c.rows, row)
+			c.history = append(c.history, transitions(was, row, o.at)...)
+		default:
+			c.added++
+			if has {
+				c.rows = append(c.rows, register(*r, o))
+			} else {
+				c.fresh = append(c.fresh, r)
+			}
 			if !o.baseline {
 				c.history = append(c.history, db.HistoryRow{
-					RunnerID: r.ID, Name: r.Name, At: o.at, Change: fleet.ChangeRegistered, After: shown(row),
+					RunnerID: r.ID, Name: r.Name, At: o.at, Change: fleet.ChangeRegistered, After: shown(r.Runner),
 				})
 			}
-			continue
 		}
-		row := advance(was, r, o)
-		c.rows = append(c.rows, row)
-		c.history = append(c.history, transitions(was, row, o.at)...)
 	}
+	for _, id := range d.again {
+		if was := old[id]; !o.outdatedBy(was) {
+			c.rows = append(c.rows, advance(was, sight{Runner: was.Runner, print: was.Fingerprint}, o))
+		}
+	}
+	var gone []db.RunnerRow // as they were
 	for _, id := range d.missing {
 		was := old[id]
 		if o.outdatedBy(was) {
 			continue
 		}
-		row, gone := miss(was, w.looked[id], o)
-		if !gone && row.MissingSince.Equal(was.MissingSince) && row.OfflineFrom == was.OfflineFrom {
-			continue // marked before, and no wiser now
+		row, left := miss(was, w.looked[id], o)
+		switch {
+		case left:
+			gone = append(gone, was)
+		case row.MissingSince.Equal(was.MissingSince) && row.OfflineFrom == was.OfflineFrom:
+			// marked before, and no wiser now
+		default:
+			c.rows = append(c.rows, row)
 		}
+	}
+	return c, part(ctx, tx, w, o, gone, &c)
+}
+
+// stored reads the rows that a difference is about. One that is not among the
+// live may have one from before it was removed; where none was removed there
+// are none to look for, as in a first load.
+func stored(ctx context.Context, tx *db.Tx, target string, d difference) (map[int64]db.RunnerRow, error) {
+	ids := slices.Concat(d.missing, d.again)
+	var others []int64
+	for i := range d.changed {
+		if r := &d.changed[i]; r.known {
+			ids = append(ids, r.ID)
+		} else {
+			others = append(others, r.ID)
+		}
+	}
+	if len(others) > 0 {
+		state, err := tx.FleetState(ctx, target)
+		if err != nil {
+			return nil, err
+		}
+		if !state.RemovedAt.IsZero() {
+			ids = append(ids, others...)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return tx.RunnerRows(ctx, target, ids)
+}
+
+// part adds what there is to write of runners that are gone, reading in one
+// statement what is known about why.
+func part(ctx context.Context, tx *db.Tx, w *walk, o observation, gone []db.RunnerRow, c *changes) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	ids := make([]int64, len(gone))
+	for i, was := range gone {
+		ids[i] = was.ID
+	}
+	evidence, err := tx.Removals(ctx, w.target.Name, ids, o.at)
+	if err != nil {
+		return err
+	}
+	for _, was := range gone {
+		row, _ := miss(was, w.looked[was.ID], o)
+		row.RemovalCause = fleet.CauseOfRemoval(evidence[was.ID])
 		c.rows = append(c.rows, row)
-		if !gone {
-			continue
-		}
 		c.removed++
 		c.history = append(c.history, db.HistoryRow{
-			RunnerID: id, Name: was.Name, At: o.at, Change: fleet.ChangeRemoved, Before: shown(was),
+			RunnerID: was.ID, Name: was.Name, At: o.at, Change: fleet.ChangeRemoved, Before: shown(was.Runner), Cause: row.RemovalCause,
 		})
 		reason := "GitHub answers 404 by id"
-		if !w.looked[id].gone {
+		if !w.looked[was.ID].gone {
 			reason = "two complete listings lack it"
 		}
 		c.audit = append(c.audit, fleet.AuditEvent{
 			At: o.at, Code: fleet.AuditRunnerVanished, Actor: fleet.System, Target: w.target.Name,
-			RunnerID: id, RunnerName: was.Name, TriggerID: w.sync.TriggerID, Reason: reason,
-			Details: map[string]any{"sync_id": w.sync.ID},
+			RunnerID: was.ID, RunnerName: was.Name, TriggerID: w.sync.TriggerID, Reason: reason,
+			Details: map[string]any{"sync_id": w.sync.ID, "removal_cause": string(row.RemovalCause)},
 		})
 	}
-	return c, nil
+	return nil
 }
 
 // register is the row of a runner seen for the first time, or again after it
 // had been taken for removed.
-func register(r fleet.Runner, o observation) db.RunnerRow {
+func register(r sight, o observation) db.RunnerRow {
 	row := db.RunnerRow{
-		Runner: r, Fingerprint: fingerprint(r),
+		Runner: r.Runner, Fingerprint: r.print,
 		FirstSeenAt: o.at, SeenAt: o.at, StatusSince: o.at,
 	}
 	if r.Status == fleet.StatusOffline {
@@ -124,13 +189,13 @@ func (o observation) from() db.OfflineFrom {
 }
 
 // advance moves a stored runner on to what GitHub shows now. It is pure.
-func advance(was db.RunnerRow, r fleet.Runner, o observation) db.RunnerRow {
+func advance(was db.RunnerRow, r sight, o observation) db.RunnerRow {
 	seen := was.SeenAt // the last sight before this one
 	if was.MissingSince.IsZero() && o.before.After(seen) {
 		seen = o.before
 	}
 	row := was
-	row.Runner, row.Fingerprint = r, fingerprint(r)
+	row.Runner, row.Fingerprint = r.Runner, r.print
 	row.SeenAt, row.MissingSince = o.at, time.Time{}
 	if was.Status == fleet.StatusOnline {
 		row.LastOnlineAt = seen
@@ -216,6 +281,6 @@ func transitions(was, row db.RunnerRow, at time.Time) []db.HistoryRow {
 }
 
 // shown are the fields of a runner that its history keeps at its ends.
-func shown(r db.RunnerRow) map[string]any {
+func shown(r fleet.Runner) map[string]any {
 	return map[string]any{"status": string(r.Status), "busy": r.Busy, "labels": r.Labels}
 }

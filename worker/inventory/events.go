@@ -20,24 +20,28 @@ type transition struct {
 	Before   map[string]any `json:"before"`
 	After    map[string]any `json:"after"`
 	SyncID   string         `json:"sync_id"`
+	// As api.runners has them, of one that is gone.
+	RemovedAt    *time.Time         `json:"removed_at,omitempty"`
+	RemovalCause fleet.RemovalCause `json:"removal_cause,omitempty"`
 }
 
 // syncDone is the data of a sync event, with the keys of api.syncs.
 type syncDone struct {
-	SyncID     string            `json:"sync_id"`
-	Target     string            `json:"target"`
-	TriggerID  string            `json:"trigger_id"`
-	StartedAt  time.Time         `json:"started_at"`
-	FinishedAt time.Time         `json:"finished_at"`
-	Outcome    fleet.SyncOutcome `json:"outcome"`
-	Pages      int               `json:"pages"`
-	APICalls   int               `json:"api_calls"`
-	Runners    int               `json:"runners"`
-	Added      int               `json:"added"`
-	Changed    int               `json:"changed"`
-	Removed    int               `json:"removed"`
-	Suspect    *fleet.Suspect    `json:"suspect"`
-	Error      *string           `json:"error"`
+	SyncID      string            `json:"sync_id"`
+	Target      string            `json:"target"`
+	TriggerID   string            `json:"trigger_id"`
+	StartedAt   time.Time         `json:"started_at"`
+	FinishedAt  time.Time         `json:"finished_at"`
+	Outcome     fleet.SyncOutcome `json:"outcome"`
+	Pages       int               `json:"pages"`
+	APICalls    int               `json:"api_calls"`
+	NotModified int               `json:"not_modified"`
+	Runners     int               `json:"runners"`
+	Added       int               `json:"added"`
+	Changed     int               `json:"changed"`
+	Removed     int               `json:"removed"`
+	Suspect     *fleet.Suspect    `json:"suspect"`
+	Error       *string           `json:"error"`
 }
 
 // events tells subscribers what a sync saw. A runner that was renamed has no
@@ -48,10 +52,14 @@ func events(s fleet.Sync, history []db.HistoryRow) ([]fleet.OutboxMessage, error
 		if h.Change == fleet.ChangeRenamed {
 			continue
 		}
-		m, err := queue.Event("runner."+string(h.Change), s.Target, strconv.FormatInt(h.RunnerID, 10), h.At, transition{
+		t := transition{
 			Target: s.Target, RunnerID: h.RunnerID, Name: h.Name, At: h.At, Change: h.Change,
-			Before: h.Before, After: h.After, SyncID: s.ID,
-		})
+			Before: h.Before, After: h.After, SyncID: s.ID, RemovalCause: h.Cause,
+		}
+		if h.Change == fleet.ChangeRemoved {
+			t.RemovedAt = &h.At
+		}
+		m, err := queue.Event("runner."+string(h.Change), s.Target, strconv.FormatInt(h.RunnerID, 10), h.At, t)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +67,7 @@ func events(s fleet.Sync, history []db.HistoryRow) ([]fleet.OutboxMessage, error
 	}
 	done := syncDone{
 		SyncID: s.ID, Target: s.Target, TriggerID: s.TriggerID, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
-		Outcome: s.Outcome, Pages: s.Pages, APICalls: s.APICalls, Runners: s.Runners,
+		Outcome: s.Outcome, Pages: s.Pages, APICalls: s.APICalls, NotModified: s.NotModified, Runners: s.Runners,
 		Added: s.Added, Changed: s.Changed, Removed: s.Removed,
 	}
 	if s.Suspect != fleet.SuspectNot {

@@ -164,7 +164,7 @@ func TestWalkThatEndsAfterAYoungerOneChangesNothing(t *testing.T) {
 	var walks atomic.Int64
 	w.syncer.Targets = func() map[string]inventory.Target {
 		target := w.target(acme)
-		return map[string]inventory.Target{"acme": {Target: target.Target, GitHub: slow{target, func() {
+		return map[string]inventory.Target{"acme": {Target: target.Target, GitHub: slow{w.gh, func() {
 			if walks.Add(1) == 1 {
 				close(held)
 				<-release
@@ -190,18 +190,14 @@ func TestWalkThatEndsAfterAYoungerOneChangesNothing(t *testing.T) {
 
 // slow holds a listing up after GitHub has answered.
 type slow struct {
-	inventory.Target
+	*github.Client
 	hold func()
 }
 
-func (s slow) Runners(ctx context.Context, scope fleet.Scope) (github.Listing, error) {
-	l, err := s.GitHub.Runners(ctx, scope)
+func (s slow) Runners(ctx context.Context, scope fleet.Scope, kept fleet.KeptListing) (github.Listing, error) {
+	l, err := s.Client.Runners(ctx, scope, kept)
 	s.hold()
 	return l, err
-}
-
-func (s slow) Runner(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error) {
-	return s.GitHub.Runner(ctx, scope, id)
 }
 
 func TestSyncsAtOnceAreOneAfterTheOther(t *testing.T) {
@@ -252,7 +248,7 @@ func TestShutdownAfterAWalkLosesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(w.ctx)
 	target := w.target(acme)
 	w.syncer.Targets = func() map[string]inventory.Target {
-		return map[string]inventory.Target{"acme": {Target: target.Target, GitHub: slow{target, cancel}}}
+		return map[string]inventory.Target{"acme": {Target: target.Target, GitHub: slow{w.gh, cancel}}}
 	}
 	w.pass(time.Minute)
 	if _, err := w.syncer.Handle(ctx, trigger("acme")); err != nil {

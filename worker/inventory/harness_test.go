@@ -66,6 +66,12 @@ func newWorld(t testing.TB, scopes ...fleet.Scope) *world {
 
 func newTracedWorld(t testing.TB, tracer pgx.QueryTracer, scopes ...fleet.Scope) *world {
 	t.Helper()
+	return newWorldOf(t, "", tracer, scopes...)
+}
+
+// newWorldOf is a world with this version of GitHub.
+func newWorldOf(t testing.TB, version string, tracer pgx.QueryTracer, scopes ...fleet.Scope) *world {
+	t.Helper()
 	w := &world{TB: t, ctx: t.Context(), url: dbtest.URL(t)}
 	w.now.Store(t0.UnixNano())
 	var err error
@@ -77,7 +83,7 @@ func newTracedWorld(t testing.TB, tracer pgx.QueryTracer, scopes ...fleet.Scope)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.sql.Close(context.Background()) })
-	sim, stop, err := githubsim.Start(context.Background(), githubsim.Config{Tokens: []string{credential}})
+	sim, stop, err := githubsim.Start(context.Background(), githubsim.Config{Tokens: []string{credential}, Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +92,13 @@ func newTracedWorld(t testing.TB, tracer pgx.QueryTracer, scopes ...fleet.Scope)
 	w.gh, err = github.New(github.Config{
 		APIURL: sim.APIURL(), UserAgent: "muster/test",
 		Token: func(context.Context) (fleet.Secret, error) { return fleet.NewSecret(credential), nil },
+		// Pauses that GitHub asks for are over when the test says so, or when
+		// somebody has to wait for it.
+		Now: func() time.Time { return time.Unix(0, w.now.Load()) },
+		Sleep: func(_ context.Context, d time.Duration) error {
+			w.pass(d)
+			return nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -255,13 +268,14 @@ type wireRunner map[string]any
 func (w *world) editListings(edit func(runners []wireRunner, total int) ([]wireRunner, int)) func() {
 	const passed = "X-Passed"
 	w.sim.Intercept(func(r *http.Request) http.Handler {
-		if !isListing(r) || r.Header.Get(passed) != "" {
+		if !isListing(r) || r.URL.Query().Has("name") || r.Header.Get(passed) != "" {
 			return nil
 		}
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			again := r.Clone(r.Context())
 			again.Header.Set(passed, "1")
 			again.Header.Del("Accept-Encoding")
+			again.Header.Del("If-None-Match")
 			heard := httptest.NewRecorder()
 			w.sim.Handler().ServeHTTP(heard, again)
 			var body struct {
@@ -277,6 +291,7 @@ func (w *world) editListings(edit func(runners []wireRunner, total int) ([]wireR
 				rw.Header()[key] = values
 			}
 			rw.Header().Del("Content-Length")
+			rw.Header().Del("ETag")              // it is of what was not edited
 			_ = json.NewEncoder(rw).Encode(body) // a client that is gone notices
 		})
 	})

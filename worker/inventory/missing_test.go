@@ -182,12 +182,40 @@ func TestMassRemovalThatIsTrue(t *testing.T) {
 	for _, id := range ids[:20] {
 		w.ok(w.sim.Remove(acme, id))
 	}
-	s := w.wantSync("complete shrunk +0 ~0 -20") // GitHub confirms each
-	if s.APICalls != 21 {
-		t.Errorf("%d calls, want 21", s.APICalls)
+	s := w.wantSync("complete shrunk +0 ~0 -20") // GitHub confirms each, and that it shows the scope
+	if s.APICalls != 22 {
+		t.Errorf("%d calls, want 22", s.APICalls)
 	}
 	w.wantSync("complete +0 ~0 -0")
 	w.want("20 20", `SELECT concat_ws(' ', (SELECT count(*) FROM api.audit WHERE code = 'RN110I'), (SELECT count(*) FROM api.runner_history WHERE change = 'removed'))`)
+}
+
+// A credential that loses its target after the walk is answered 404 for every
+// runner, those that a listing lacked by mistake among them.
+func TestTargetThatIsLostAfterTheWalkLosesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ids := w.create(5, githubsim.RunnerSpec{Online: true})
+	w.sync()
+	w.ok(w.sim.Hide(acme, 1, ids[0]))
+	w.ok(w.sim.Remove(acme, ids[1]))
+	lift := w.sim.Before(func(r githubsim.Request) {
+		if r.RunnerID != 0 {
+			w.sim.Grant(credential, acme, githubsim.AccessInvisible)
+		}
+	})
+	if s := w.wantSync("complete +0 ~2 -0"); s.APICalls != 4 {
+		t.Errorf("%d calls, want the listing, two looks and one for whether the scope is seen", s.APICalls)
+	}
+	w.removed("")
+	w.missing(text(ids[0], ids[1]))
+	w.want("0", `SELECT count(*) FROM api.audit WHERE code = 'RN110I'`)
+
+	lift()
+	w.sim.Grant(credential, acme, githubsim.AccessFull)
+	w.wantSync("complete +0 ~1 -1")
+	w.removed(text(ids[1]))
+	w.missing("")
 }
 
 // More are missing than one sync looks up: each is asked for in its turn, and

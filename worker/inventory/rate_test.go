@@ -3,6 +3,8 @@ package inventory_test
 import (
 	"net/http"
 	"testing"
+
+	"github.com/muster-fleet/muster/github/githubsim"
 )
 
 func TestWhatIsLeftOfTheRateIsInTheRecord(t *testing.T) {
@@ -41,4 +43,28 @@ func TestWhatIsLeftOfTheRateIsInTheRecord(t *testing.T) {
 	left("")
 	w.sync()
 	w.want("unknown", kept)
+}
+
+// An unchanged fleet of which every page is a 304 costs nothing of the hour.
+func TestUnchangedFleetSpendsNothingOfTheHour(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const hour = 100
+	w.sim.SetLimits(githubsim.Limits{Primary: hour})
+	ids := w.create(250, githubsim.RunnerSpec{Online: true})
+	left := func(want int) {
+		t.Helper()
+		w.want(itoa(want), `SELECT api_remaining FROM api.targets`)
+		if got := w.gh.Limits().Remaining; got != want {
+			t.Errorf("the client knows of %d requests that are left, want %d", got, want)
+		}
+	}
+	w.wantSync("complete +250 ~0 -0")
+	for range 5 {
+		w.wantNotModified(3)
+		left(hour - 3 - 1) // the pages of the first, and what the server can do
+	}
+	w.ok(w.sim.Kill(acme, ids[0]))
+	w.wantSync("complete +0 ~1 -0")
+	left(hour - 5) // its page alone
 }

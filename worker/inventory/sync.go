@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,11 +27,15 @@ type Target struct {
 
 // lister is what a sync asks of GitHub.
 type lister interface {
-	Runners(ctx context.Context, scope fleet.Scope) (github.Listing, error)
-	Runner(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error)
+	Runners(ctx context.Context, scope fleet.Scope, kept fleet.KeptListing) (github.Listing, error)
+	Confirm(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error)
+	RunnerNamed(ctx context.Context, scope fleet.Scope, name string, heeded bool) (fleet.Runner, error)
+	HeedsName(ctx context.Context, scope fleet.Scope) (bool, error)
+	CanList(ctx context.Context, scope fleet.Scope) error
 }
 
-// Syncer is the sync job. All fields but Enforce and Observe are required. It
+// Syncer is the sync job. All fields but Enforce, Pools and Observe are
+// required. It
 // is safe for concurrent use; of two walks over one target the one that began
 // later counts.
 type Syncer struct {
@@ -43,6 +46,9 @@ type Syncer struct {
 	// Enforce reports whether policies want to run after a complete sync of
 	// the target. Nil: never.
 	Enforce func(target string) bool
+	// Pools are those to be decided on after a complete sync of the target, in
+	// the order of their names. Nil: none.
+	Pools func(target string) []string
 	// Observe sees every sync that was recorded. Nil: nobody does.
 	Observe func(fleet.Sync)
 }
@@ -74,13 +80,15 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		target: target, began: began,
 		sync: fleet.Sync{ID: uuid.Must(uuid.NewV7()).String(), Target: target.Name, TriggerID: trigger.ID, StartedAt: began},
 	}
-	w.listing, w.err = target.GitHub.Runners(ctx, target.Scope)
+	kept, err := s.DB.KeptListing(ctx, target.Name)
+	if err != nil {
+		return nil, fmt.Errorf("sync %s: %w", target.Name, err)
+	}
+	w.look(ctx, kept)
 	if w.err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		// Nothing was seen because we stopped looking: no fault of GitHub's.
 		return nil, fmt.Errorf("sync %s: %w", target.Name, w.err)
 	}
-	w.sync.Pages, w.sync.APICalls, w.sync.Runners = w.listing.Pages, w.listing.Calls, len(w.listing.Runners)
-	w.sync.APIRemaining = w.listing.RateRemaining
 	if err := s.record(ctx, w); err != nil {
 		return nil, fmt.Errorf("record the sync of %s: %w", target.Name, err)
 	}
@@ -88,7 +96,8 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		s.Observe(w.sync)
 	}
 	counts := fleet.Counts{
-		"pages": int64(w.sync.Pages), "api_calls": int64(w.sync.APICalls), "runners": int64(w.sync.Runners),
+		"pages": int64(w.sync.Pages), "api_calls": int64(w.sync.APICalls),
+		"not_modified": int64(w.sync.NotModified), "runners": int64(w.sync.Runners),
 		"added": int64(w.sync.Added), "changed": int64(w.sync.Changed), "removed": int64(w.sync.Removed),
 	}
 	switch {
@@ -117,13 +126,32 @@ func retry(err error) error {
 type walk struct {
 	target  Target
 	began   time.Time
+	keeps   int // pages kept before
 	listing github.Listing
-	err     error // nothing was seen at all
+	prints  []int64 // fingerprints of listing.Runners
+	err     error   // nothing was seen at all
 	// looked holds what GitHub said of single runners that the listing lacked;
 	// nil until somebody had to look.
 	looked map[int64]look
 	turn   int64 // counts the target's complete syncs up
+	// names of those, where the server lists by name.
+	names  map[int64]string
+	probed *fleet.Known // whether the server does; nil: nobody had to ask
 	sync   fleet.Sync
+}
+
+// look walks the listing, given what is kept of earlier walks.
+func (w *walk) look(ctx context.Context, kept fleet.KeptListing) {
+	w.keeps = max(w.keeps, len(kept.Pages))
+	w.listing, w.err = w.target.GitHub.Runners(ctx, w.target.Scope, kept)
+	w.prints = make([]int64, len(w.listing.Runners))
+	for i, r := range w.listing.Runners {
+		w.prints[i] = fingerprint(r)
+	}
+	w.sync.Pages, w.sync.Runners = w.listing.Pages, w.listing.Count
+	w.sync.APICalls += w.listing.Calls
+	w.sync.NotModified += w.listing.NotModified
+	w.sync.APIRemaining = w.listing.RateRemaining
 }
 
 // record stores what the walk saw. Runners that a complete listing lacks are
@@ -132,11 +160,18 @@ type walk struct {
 func (s *Syncer) record(ctx context.Context, w *walk) error {
 	for {
 		unclear, err := s.write(ctx, w)
-		if !errors.Is(err, errUnclear) {
+		switch {
+		case errors.Is(err, errUnclear):
+			var calls int
+			w.looked, calls = lookUp(ctx, w.target, unclear, w.names, w.turn)
+			w.sync.APICalls += calls
+		case errors.Is(err, errUnprobed):
+			w.probe(ctx)
+		case errors.Is(err, errStale):
+			w.look(ctx, fleet.KeptListing{})
+		default:
 			return err
 		}
-		w.looked = lookUp(ctx, w.target, unclear, w.turn)
-		w.sync.APICalls += len(w.looked)
 	}
 }
 
@@ -172,6 +207,10 @@ func (s *Syncer) write(ctx context.Context, w *walk) ([]int64, error) {
 // errUnclear rolls a transaction back until the missing have been looked up.
 var errUnclear = errors.New("runners are missing and were not looked up")
 
+// errStale rolls a transaction back until every page has been decoded: one that
+// is as it was kept shows runners that other pages have shown otherwise since.
+var errStale = errors.New("pages are kept that the record has moved away from")
+
 // apply writes the walk into the transaction, or returns the ids that must be
 // looked up first.
 func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync) ([]int64, error) {
@@ -182,6 +221,9 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 	if !w.began.After(clock.LastWalkAt) {
 		sync.Outcome, sync.Error = fleet.SyncPartial, "a walk that began later was recorded first"
 		return nil, tx.SaveSync(ctx, *sync, nil)
+	}
+	if clock.Capabilities, err = w.learn(clock.Capabilities); err != nil {
+		return nil, err
 	}
 	if err := s.noteCredential(ctx, tx, w, clock.CredentialFault); err != nil {
 		return nil, err
@@ -199,16 +241,28 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 	} else if w.listing.Incomplete != nil {
 		sync.Error = w.listing.Incomplete.Error()
 	}
+	if w.isNoNews(before.Proven) {
+		if err := s.keep(ctx, tx, w); err != nil {
+			return nil, err
+		}
+		return nil, s.finish(ctx, tx, w, *sync, clock, nil)
+	}
 
-	known, err := tx.KnownRunners(ctx, w.target.Name, w.began)
+	known, err := tx.KnownRunners(ctx, w.target.Name, w.began, w.listing.Count)
 	if err != nil {
 		return nil, err
 	}
-	d := compare(known, w.listing, w.looked)
-	if len(d.missing) > 0 && w.looked == nil {
-		return d.missing, nil
+	if !upToDate(known, w.listing.Same) {
+		return nil, errStale
 	}
-	sync.Suspect = suspect(known, w.listing, d)
+	d, count := compare(known, w.listing, w.prints, w.looked)
+	if len(d.missing) > 0 && w.looked == nil {
+		if clock.Capabilities.NameFilter == fleet.Yes {
+			w.names, err = tx.RunnerNames(ctx, w.target.Name, d.missing)
+		}
+		return d.missing, err
+	}
+	sync.Suspect = suspect(w.listing, d, count)
 	changes, err := conclude(ctx, tx, w, d, observation{
 		at: w.began, complete: w.listing.Complete, clock: clock, before: before.LastCompleteSyncAt,
 		counted: clock.ObservedUS - before.ObservedUS, baseline: before.CompleteSyncs == 0,
@@ -217,22 +271,34 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 	if err != nil {
 		return nil, err
 	}
-	sync.Added, sync.Changed, sync.Removed = changes.added, len(changes.rows)-changes.added-changes.removed, changes.removed
-	if err := tx.SaveRunners(ctx, w.target.Name, w.began, changes.rows); err != nil {
-		return nil, err
-	}
-	if changes.added > 0 {
-		if err := tx.LinkHosts(ctx, w.target.Name, w.began); err != nil {
-			return nil, err
-		}
-	}
-	if err := tx.AddHistory(ctx, w.target.Name, sync.ID, changes.history); err != nil {
-		return nil, err
-	}
-	if err := tx.Audit(ctx, changes.audit...); err != nil {
+	sync.Added, sync.Changed, sync.Removed = changes.added, changes.written()-changes.added-changes.removed, changes.removed
+	clock.Proven = proven(clock.Proven, w.listing, count, changes.written())
+	if err := s.save(ctx, tx, w, changes); err != nil {
 		return nil, err
 	}
 	return nil, s.finish(ctx, tx, w, *sync, clock, changes.history)
+}
+
+// save stores what a walk changed.
+func (s *Syncer) save(ctx context.Context, tx *db.Tx, w *walk, c changes) error {
+	if err := tx.AddEach(ctx, w.target.Name, len(c.fresh), c.freshRow); err != nil {
+		return err
+	}
+	if err := tx.SaveRunners(ctx, w.target.Name, w.began, c.rows); err != nil {
+		return err
+	}
+	if c.added > 0 {
+		if err := tx.LinkHosts(ctx, w.target.Name, w.began); err != nil {
+			return err
+		}
+	}
+	if err := tx.AddHistory(ctx, w.target.Name, w.sync.ID, c.history); err != nil {
+		return err
+	}
+	if err := tx.Audit(ctx, c.audit...); err != nil {
+		return err
+	}
+	return s.keep(ctx, tx, w)
 }
 
 // tick moves the target's clock of observed time on by the interval since the
@@ -259,7 +325,7 @@ func (s *Syncer) noteCredential(ctx context.Context, tx *db.Tx, w *walk, have st
 }
 
 // finish stores the record of the walk, moves the target on, tells subscribers
-// and asks for enforcement, all with the same commit.
+// and asks for enforcement and scaling, all with the same commit.
 func (s *Syncer) finish(ctx context.Context, tx *db.Tx, w *walk, sync fleet.Sync, clock db.TargetClock, history []db.HistoryRow) error {
 	if err := tx.SaveSync(ctx, sync, &clock); err != nil {
 		return err
@@ -267,6 +333,17 @@ func (s *Syncer) finish(ctx context.Context, tx *db.Tx, w *walk, sync fleet.Sync
 	messages, err := events(sync, history)
 	if err != nil {
 		return err
+	}
+	var pools []string
+	if s.Pools != nil && sync.Outcome != fleet.SyncFailed {
+		pools = s.Pools(w.target.Name)
+	}
+	// Also where nothing is new: a heartbeat may have told since the last walk
+	// whose host a runner is on.
+	if len(pools) > 0 {
+		if err := tx.AdvanceLeases(ctx, w.target.Name, w.began); err != nil {
+			return err
+		}
 	}
 	if sync.Outcome == fleet.SyncComplete && s.Enforce != nil && s.Enforce(w.target.Name) {
 		err := tx.QueueOnce(ctx, fleet.Trigger{
@@ -276,14 +353,14 @@ func (s *Syncer) finish(ctx context.Context, tx *db.Tx, w *walk, sync fleet.Sync
 			return err
 		}
 	}
-	return tx.Enqueue(ctx, messages...)
-}
-
-func sortedIDs[V any](m map[int64]V) []int64 {
-	ids := make([]int64, 0, len(m))
-	for id := range m {
-		ids = append(ids, id)
+	if sync.Outcome == fleet.SyncComplete && len(pools) > 0 {
+		scale := make([]fleet.Trigger, len(pools))
+		for i, pool := range pools {
+			scale[i] = fleet.Trigger{ID: uuid.NewString(), Job: fleet.JobScale, Name: pool, Source: fleet.SourceSync, Parent: sync.TriggerID}
+		}
+		if err := tx.QueueOnce(ctx, scale...); err != nil {
+			return err
+		}
 	}
-	slices.Sort(ids)
-	return ids
+	return tx.Enqueue(ctx, messages...)
 }

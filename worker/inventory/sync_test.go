@@ -1,15 +1,13 @@
 package inventory_test
 
 import (
-	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
@@ -23,7 +21,7 @@ func TestFirstLoadIsNoNews(t *testing.T) {
 	w.create(1, githubsim.RunnerSpec{Name: "busy", Online: true, Busy: true})
 	w.create(2, githubsim.RunnerSpec{Name: "off"})
 	s := w.wantSync("complete +5 ~0 -0")
-	if s.Pages != 1 || s.APICalls != 1 || s.Runners != 5 {
+	if s.Pages != 1 || s.APICalls != 2 || s.Runners != 5 { // the listing, and what the server can do
 		t.Errorf("sync = %+v", s)
 	}
 	w.want("on1 online false gpu,linux,self-hosted,x64, on2 online false gpu,linux,self-hosted,x64, busy1 online true linux,self-hosted,x64, off1 offline false linux,self-hosted,x64, off2 offline false linux,self-hosted,x64", `
@@ -33,7 +31,7 @@ func TestFirstLoadIsNoNews(t *testing.T) {
 	w.want("TG302I", `SELECT string_agg(code, ' ') FROM api.audit`)
 	w.want("muster.v1.event.sync.complete", `SELECT string_agg(subject, ' ') FROM muster.outbox`)
 	w.want("true", `SELECT bool_and(first_seen_at = $1 AND status_since = $1 AND (offline_since = $1) = (status = 'offline') IS NOT FALSE) FROM api.runners`, w.clock())
-	w.want("complete 1 1 0 5 5 0 0", `SELECT concat_ws(' ', outcome, pages, api_calls, not_modified, runners, added, changed, removed, suspect, error) FROM api.syncs`)
+	w.want("complete 1 2 0 5 5 0 0", `SELECT concat_ws(' ', outcome, pages, api_calls, not_modified, runners, added, changed, removed, suspect, error) FROM api.syncs`)
 }
 
 // A partial walk comes first: those that only the next one shows were there as
@@ -52,57 +50,6 @@ func TestFirstLoadInTwoPartsIsNoNewsEither(t *testing.T) {
 	w.create(1, githubsim.RunnerSpec{Name: "new"})
 	w.wantSync("complete +1 ~0 -0")
 	w.want("new1 registered", `SELECT string_agg(name || ' ' || change, ', ') FROM api.runner_history`)
-}
-
-// counter counts the statements that reach the server.
-type counter struct{ n atomic.Int64 }
-
-func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (c *counter) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*counter) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
-
-// Statements depend on what kinds of things happened, never on how many.
-func TestStatementsDoNotDependOnTheSizeOfTheFleet(t *testing.T) {
-	t.Parallel()
-	counts := map[int][3]int64{}
-	for _, size := range []int{100, 10_000} {
-		var statements counter
-		w := newTracedWorld(t, &statements)
-		ids := w.create(size, githubsim.RunnerSpec{Online: true})
-		measure := func(want string) int64 {
-			t.Helper()
-			before := statements.n.Load()
-			w.wantSync(want)
-			return statements.n.Load() - before
-		}
-		var c [3]int64
-		c[0] = measure("complete +" + itoa(size) + " ~0 -0")
-		rows := w.value(`SELECT md5(string_agg(r.xmin || ' ' || r.ctid || r::text, ',' ORDER BY runner_id)) FROM muster.runner r`)
-		c[1] = measure("complete +0 ~0 -0")
-		w.want(rows, `SELECT md5(string_agg(r.xmin || ' ' || r.ctid || r::text, ',' ORDER BY runner_id)) FROM muster.runner r`)
-		w.want("true", `SELECT bool_and(last_seen_at = $1) FROM api.runners`, w.clock())
-
-		for _, id := range ids[:size/50] {
-			w.ok(w.sim.Kill(acme, id))
-		}
-		c[2] = measure("complete +0 ~" + itoa(size/50) + " -0")
-		w.want(itoa(size/50), `SELECT count(*) FROM muster.runner WHERE xmin::text <> $1`,
-			w.value(`SELECT xmin FROM muster.runner ORDER BY runner_id DESC LIMIT 1`))
-		w.want(itoa(size/50), `SELECT count(*) FROM api.runner_history WHERE change = 'offline'`)
-		counts[size] = c
-	}
-	if counts[100] != counts[10_000] {
-		t.Errorf("statements of first load, unchanged and changed: %v for 100 runners, %v for 10,000", counts[100], counts[10_000])
-	}
-	t.Logf("statements of first load, unchanged and changed: %v", counts[100])
 }
 
 func itoa(n int) string { b, _ := json.Marshal(n); return string(b) } // numbers always encode
@@ -132,8 +79,8 @@ func TestTransitions(t *testing.T) {
 		return runners, total
 	})
 	s := w.wantSync("complete +1 ~5 -1")
-	if s.APICalls != 2 {
-		t.Errorf("%d calls, want the listing and one look", s.APICalls)
+	if s.APICalls != 3 {
+		t.Errorf("%d calls, want the listing, one look and one for whether the scope is seen", s.APICalls)
 	}
 	at := w.clock()
 	w.want(`r1 offline {"status": "online"} {"status": "offline"}
@@ -148,7 +95,7 @@ new1 registered - {"busy": false, "labels": ["linux", "self-hosted", "x64"], "st
 	w.want("RN110I r3 GitHub answers 404 by id", `
 		SELECT concat_ws(' ', code, runner_name, reason) FROM api.audit WHERE runner_id = $1 AND trigger_id = $2`, ids[2], s.TriggerID)
 	w.want("unknown true", `SELECT removal_cause || ' ' || (removed_at = $2)::text FROM api.runners WHERE runner_id = $1`, ids[2], at)
-	w.want("Ubuntu 2.320.0", `SELECT os || ' ' || version FROM api.runners WHERE runner_id = $1`, ids[5])
+	w.want("linux 2.320.0", `SELECT os || ' ' || version FROM api.runners WHERE runner_id = $1`, ids[5])
 	// It was online until somebody looked last.
 	w.want(at.Add(-time.Minute).Format(time.RFC3339), `
 		SELECT to_char(last_online_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM muster.runner WHERE runner_id = $1`, ids[0])
@@ -245,6 +192,55 @@ func TestEnforcementIsAskedForAfterCompleteSyncsOnly(t *testing.T) {
 		t.Error("a sync of a server under maintenance succeeds")
 	}
 	triggers("1 1")
+}
+
+func TestPoolsAreDecidedOnAfterCompleteSyncs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.create(3, githubsim.RunnerSpec{Online: true})
+	w.syncer.Pools = func(target string) []string {
+		if target != "acme" {
+			t.Errorf("asked for the pools of %s", target)
+		}
+		return []string{"linux", "windows"}
+	}
+	triggers := func(want string) {
+		t.Helper()
+		w.want(want, `SELECT coalesce(string_agg(o.subject || ' ' || r.source, ', ' ORDER BY o.subject), 'none')
+			FROM muster.run r JOIN muster.outbox o ON o.id = r.trigger_id WHERE r.job = 'scale' AND r.state = 'queued'`)
+	}
+	mend := w.breakListings()
+	w.wantSync("partial +3 ~0 -0")
+	triggers("none")
+	mend()
+	for range 2 { // what waits already is not asked for again
+		w.wantSync("complete +0 ~0 -0")
+		triggers("muster.v1.trigger.scale.linux sync, muster.v1.trigger.scale.windows sync")
+	}
+}
+
+// A request for a host is followed to the runner that comes of it, by any sync
+// that sees it.
+func TestLeasesFollowWhatASyncSees(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.syncer.Pools = func(string) []string { return []string{"linux"} }
+	w.sync()
+	w.exec(`INSERT INTO muster.lease (request_id, pool, target, host, claimed_at, state, attempt, requested_at, deadline)
+		VALUES (gen_random_uuid(), 'linux', 'acme', 'build-01', $1, 'claimed', 1, $1, $1), (gen_random_uuid(), 'linux', 'acme', 'build-02', $1, 'claimed', 1, $1, $1)`, w.clock())
+	states := func(want string) {
+		t.Helper()
+		w.want(want, `SELECT string_agg(concat_ws(' ', host, state, runner_id), ', ' ORDER BY host) FROM api.leases`)
+	}
+	one, err := w.sim.CreateMany(acme, 1, func(int) githubsim.RunnerSpec { return githubsim.RunnerSpec{Name: "build-01"} })
+	w.ok(err)
+	w.wantSync("complete +1 ~0 -0")
+	states(fmt.Sprintf("build-01 registered %d, build-02 claimed", one[0]))
+	w.ok(w.sim.Connect(acme, one[0]))
+	mend := w.breakListings()
+	w.wantSync("partial +0 ~1 -0")
+	mend()
+	states(fmt.Sprintf("build-01 online %d, build-02 claimed", one[0]))
 }
 
 func TestRunnersAreLinkedToTheHostThatAsked(t *testing.T) {

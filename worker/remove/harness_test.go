@@ -75,6 +75,12 @@ func loadPolicy(t *testing.T, count int, rate string) *policies.Policy {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOf(t, "")
+}
+
+// newWorldOf is a world with this version of GitHub.
+func newWorldOf(t *testing.T, version string) *world {
+	t.Helper()
 	w := &world{T: t, ctx: t.Context(), url: dbtest.URL(t), policy: loadPolicy(t, 50, "1000/m")}
 	w.now.Store(t0.UnixNano())
 	w.db = w.open()
@@ -83,7 +89,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.sql.Close(context.Background()) })
-	sim, stop, err := githubsim.Start(context.Background(), githubsim.Config{Tokens: []string{credential}})
+	sim, stop, err := githubsim.Start(context.Background(), githubsim.Config{Tokens: []string{credential}, Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,10 +112,21 @@ func (w *world) open() *db.DB {
 
 func (w *world) target() remove.Target {
 	w.Helper()
-	client, err := github.New(github.Config{
-		APIURL: w.sim.APIURL(), UserAgent: "muster/test",
-		Token: func(context.Context) (fleet.Secret, error) { return fleet.NewSecret(credential), nil },
-	})
+	return w.targetWith(func(context.Context) (fleet.Secret, error) { return fleet.NewSecret(credential), nil })
+}
+
+// withoutToken leaves the remover with a credential that cannot be had.
+func (w *world) withoutToken(why error) {
+	w.Helper()
+	targets := map[string]remove.Target{
+		"acme": w.targetWith(func(context.Context) (fleet.Secret, error) { return fleet.Secret{}, why }),
+	}
+	w.remover.Targets = func() map[string]remove.Target { return targets }
+}
+
+func (w *world) targetWith(token func(context.Context) (fleet.Secret, error)) remove.Target {
+	w.Helper()
+	client, err := github.New(github.Config{APIURL: w.sim.APIURL(), UserAgent: "muster/test", Token: token})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -160,7 +177,7 @@ func (w *world) fleet(n int) []int64 {
 		if err := tx.EnsureTarget(w.ctx, w.target().Target, since); err != nil {
 			return err
 		}
-		return tx.SaveRunners(w.ctx, "acme", since, rows)
+		return tx.AddRunners(w.ctx, "acme", rows)
 	}))
 	w.synced()
 	return ids

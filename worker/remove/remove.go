@@ -1,9 +1,13 @@
 // Package remove is the only place that deletes a runner. Whatever wants one
-// deleted (a policy, an operator) comes here and meets the same guards: the
-// decision is taken again under a lock on fresh facts, the intent is committed
-// before anything is tried, GitHub is asked for the runner once more, and the
-// outcome is committed even while the process is being stopped. What a crash
-// leaves open, Settle closes by asking GitHub.
+// deleted (a policy, an operator, a pool that is too large) comes here and meets
+// the same guards: the decision is taken again under a lock on fresh facts, the
+// intent is committed before anything is tried, GitHub is asked for the runner
+// once more, and the outcome is committed even while the process is being
+// stopped. What a crash leaves open, Settle closes by asking GitHub.
+//
+// A runner that is online is drained first: its host has to say that no workflow
+// job is on it, and that it will take none. Only then the last look follows, and
+// the host is released with the outcome.
 package remove
 
 import (
@@ -28,7 +32,7 @@ const abandoned = time.Hour
 // takes less in all, so that nobody settles an intent that still acts.
 const (
 	lease   = 30 * time.Second
-	attempt = 18 * time.Second // the last look and the DELETE
+	attempt = 18 * time.Second // the host's answer, the last look and the DELETE
 	reading = 5 * time.Second  // what became of a DELETE without a clear answer
 	outcome = 5 * time.Second  // the recording
 )
@@ -44,15 +48,23 @@ type deleter interface {
 	Runner(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error)
 	RemoveRunner(ctx context.Context, scope fleet.Scope, id int64) error
 	CanList(ctx context.Context, scope fleet.Scope) error
+	AffordsRemoval(scope fleet.Scope, id int64) error
 }
 
-// Remover removes runners. All fields but Observe are required. It is safe for
-// concurrent use, in one process and in several on one database.
+// host is the side of queue.Conn that drains hosts.
+type host interface {
+	Drain(ctx context.Context, r fleet.HostRequest) (busy bool, err error)
+}
+
+// Remover removes runners. All fields but Hosts and Observe are required. It is
+// safe for concurrent use, in one process and in several on one database.
 type Remover struct {
 	Log     *slog.Logger
 	DB      *db.DB
 	Now     func(context.Context) (time.Time, error)
 	Targets func() map[string]Target // by name, as configured now
+	// Hosts is who asks hosts. Nil: whatever has to be drained is kept.
+	Hosts host
 	// Observe sees every action that was settled. Nil: nobody does.
 	Observe func(fleet.Action)
 }
@@ -75,6 +87,9 @@ type Result struct {
 	Action fleet.Action
 	// Halted is why the policy was halted by this request; empty: it was not.
 	Halted string
+	// Postponed is why GitHub's limits do not leave room for the deletion now;
+	// empty: they do, or nobody had to ask.
+	Postponed string
 }
 
 // Remove decides on the runner again, on fresh facts and under a lock, and
@@ -92,7 +107,7 @@ func (r *Remover) Remove(ctx context.Context, req Request) (Result, error) {
 		return Result{}, fmt.Errorf("remove runner %s/%d: %w", req.Target, req.RunnerID, err)
 	}
 	began := time.Now()
-	res, err := r.intend(ctx, req)
+	res, err := r.intend(ctx, target, req)
 	if err != nil || res.Action.ID == "" {
 		return res, err
 	}
@@ -101,7 +116,7 @@ func (r *Remover) Remove(ctx context.Context, req Request) (Result, error) {
 	// The intent is out: it is settled whatever happens, and nothing is tried
 	// once its lease could end.
 	trying, cancel := context.WithDeadline(ctx, began.Add(attempt))
-	stop := r.try(trying, target, a)
+	stop := r.tryDrained(trying, target, req, a)
 	cancel()
 	if a.State == fleet.ActionIntended {
 		return res, fmt.Errorf("remove runner %s/%d: what became of the deletion is not known yet: %w", a.Target, a.RunnerID, stop)
@@ -115,7 +130,7 @@ func (r *Remover) Remove(ctx context.Context, req Request) (Result, error) {
 
 // intend is the transaction before the act: decide, and if the verdict is act,
 // commit decision, intent and audit event.
-func (r *Remover) intend(ctx context.Context, req Request) (Result, error) {
+func (r *Remover) intend(ctx context.Context, target Target, req Request) (Result, error) {
 	var res Result
 	now, err := r.Now(ctx)
 	if err != nil {
@@ -139,11 +154,16 @@ func (r *Remover) intend(ctx context.Context, req Request) (Result, error) {
 		if err := tx.NoIntent(ctx, req.Target, req.RunnerID); err != nil {
 			return err
 		}
-		in, err := Gather(ctx, tx, p, req.Target, req.RunnerID, state, now)
+		in, err := Gather(ctx, tx, p, target.Target, req.RunnerID, state, now)
 		if err != nil {
 			return err
 		}
 		plan := policies.Decide(p, in, now)
+		if res.Halted = plan.Halt; plan.Halt != "" {
+			if err := Halt(ctx, tx, p.Name, req.Target, plan, req.TriggerID, now); err != nil {
+				return err
+			}
+		}
 		if len(plan.Decisions) == 0 {
 			// It matched when the pass began and does not any more.
 			res.Decision = fleet.Decision{Verdict: fleet.VerdictKeep, Reasons: []string{policies.ReasonNotMatched}}
@@ -152,15 +172,19 @@ func (r *Remover) intend(ctx context.Context, req Request) (Result, error) {
 		res.Decision = plan.Decisions[0]
 		d := &res.Decision
 		d.TriggerID = req.TriggerID
+		if d.Verdict == fleet.VerdictAct {
+			// An intent that could not be carried out would only be noise in
+			// the trail, and used up for nothing.
+			if err := target.GitHub.AffordsRemoval(target.Scope, req.RunnerID); err != nil {
+				res.Postponed = err.Error()
+				d.Verdict, d.Reasons, d.Evidence["budget"] = fleet.VerdictKeep, []string{policies.ReasonBudget}, err.Error()
+			}
+		}
 		if req.Reason != "" {
 			d.Evidence["operator_reason"] = req.Reason
 		}
 		if err := store(ctx, tx, d); err != nil {
 			return err
-		}
-		if plan.Halt != "" {
-			res.Halted = plan.Halt
-			return Halt(ctx, tx, p.Name, req.Target, plan.Halt, req.TriggerID, now)
 		}
 		if d.Verdict != fleet.VerdictAct {
 			return r.refused(ctx, tx, req, *d, now)
@@ -204,6 +228,9 @@ func (r *Remover) commitIntent(ctx context.Context, tx *db.Tx, req Request, in p
 		Policy: d.Policy, Target: d.Target, RunnerID: d.RunnerID, Name: d.Name, Kind: fleet.ActionDeleteRunner,
 		State: fleet.ActionIntended, IntendedAt: now,
 	}
+	if req.Policy.Drain {
+		a.Host, a.Release = in.Runners[0].Machine(), req.Policy.Release
+	}
 	// What the caps let through is counted in them; what comes on top, an
 	// operator has allowed.
 	limit, capped := req.Policy.Guards.Max.Cap(in.Target.Population)
@@ -243,7 +270,7 @@ func (r *Remover) refused(ctx context.Context, tx *db.Tx, req Request, d fleet.D
 func auditOf(a fleet.Action, actor fleet.Actor, code fleet.AuditCode, at time.Time) fleet.AuditEvent {
 	return fleet.AuditEvent{
 		At: at, Code: code, Actor: actor, Target: a.Target, RunnerID: a.RunnerID, RunnerName: a.Name,
-		Policy: a.Policy, TriggerID: a.TriggerID, Reason: a.Reason,
+		Host: a.Host, Policy: a.Policy, TriggerID: a.TriggerID, Reason: a.Reason,
 		Details: map[string]any{"action_id": a.ID, "decision_id": a.DecisionID},
 	}
 }

@@ -3,6 +3,7 @@ package remove_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/github/githubsim"
 	"github.com/muster-fleet/muster/worker/remove"
 )
@@ -72,6 +74,30 @@ func TestIntentIsTrueBeforeGitHubIsAsked(t *testing.T) {
 	}
 }
 
+// Old servers answer 500 where later ones answer 422: the runner is spared, and
+// the pass goes on, by every version.
+func TestBusyRunnersAreSparedByEveryVersion(t *testing.T) {
+	t.Parallel()
+	for _, version := range githubsim.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldOf(t, version)
+			ids := w.fleet(2)
+			defer w.sim.Before(func(r githubsim.Request) {
+				if r.Method == http.MethodDelete && r.RunnerID == ids[0] {
+					w.ok(w.sim.Assign(acme, ids[0]))
+				}
+			})()
+			w.remove("spared busy", w.request(ids[0]))
+			w.remove("done", w.request(ids[1]))
+			w.want("spared busy, done", `
+				SELECT string_agg(concat_ws(' ', state, reason), ', ' ORDER BY intended_at, runner_id) FROM api.actions`)
+			w.want(fmt.Sprint(ids[1]), `SELECT string_agg(runner_id::text, ' ') FROM api.runners WHERE removed_at IS NOT NULL`)
+			w.agree()
+		})
+	}
+}
+
 func TestLastLook(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -86,6 +112,11 @@ func TestLastLook(t *testing.T) {
 		{"busy", func(w *world, id int64) { w.ok(w.sim.Assign(acme, id)) }, "spared busy", "200", "<null>", 0},
 		{"back", func(w *world, id int64) { w.ok(w.sim.Connect(acme, id)) }, "spared online", "200", "<null>", 0},
 		{"gone", func(w *world, id int64) { w.ok(w.sim.Remove(acme, id)) }, "gone", "404", "unknown", 0},
+		{"gone, and its host had the token for it", func(w *world, id int64) {
+			w.exec(`INSERT INTO muster.token (host, request_id, attempt, target, kind, outcome, body_sha256, requested_at, issued_at, expires_at)
+				SELECT lower(name), gen_random_uuid(), 1, target, 'removal', 'issued', '', $1, $1, $1::timestamptz + interval '1 h' FROM muster.runner`, w.clock())
+			w.ok(w.sim.Remove(acme, id))
+		}, "gone", "404", "host", 0},
 		{"another under its id", func(w *world, _ int64) {
 			w.intercept(map[string]http.Handler{"GET": answer(200, `{"id":1,"name":"R1","os":"linux","status":"offline","busy":false,"labels":[]}`)})
 		}, "spared renamed", "200", "<null>", 0},
@@ -188,6 +219,9 @@ func TestWhatStopsThePass(t *testing.T) {
 		{"gone, and the scope does not answer", func(w *world) {
 			w.ok(w.sim.Remove(acme, 1))
 			w.intercept(map[string]http.Handler{"LIST": answer(500, `{}`)})
+		}, fleet.ErrUnavailable, "failed unanswered", "RN100I RN104E"},
+		{"500 to the App's request for a token", func(w *world) {
+			w.withoutToken(&github.Error{Op: github.OpInstallationToken, Status: 500, Kind: fleet.ErrUnavailable})
 		}, fleet.ErrUnavailable, "failed unanswered", "RN100I RN104E"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

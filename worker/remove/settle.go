@@ -56,7 +56,10 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 		if a.State != fleet.ActionDone && a.State != fleet.ActionGone {
 			return nil
 		}
-		return markRemoved(ctx, tx, a, now)
+		if err := markRemoved(ctx, tx, a, now); err != nil {
+			return err
+		}
+		return release(ctx, tx, a, actor, now)
 	})
 	if err != nil {
 		return err
@@ -96,12 +99,22 @@ func causeOf(a fleet.Action) fleet.RemovalCause {
 		return fleet.CauseUnknown
 	case a.Policy == policies.OperatorName:
 		return fleet.CauseOperator
+	case a.Policy == policies.ScaleDownName:
+		return fleet.CauseScaleDown
 	}
 	return fleet.CausePolicy
 }
 
 func markRemoved(ctx context.Context, tx *db.Tx, a fleet.Action, now time.Time) error {
 	cause := causeOf(a)
+	if cause == fleet.CauseUnknown && a.Reason != ReasonInterrupted {
+		// Somebody else was first, and may have left a trace.
+		evidence, err := tx.Removals(ctx, a.Target, []int64{a.RunnerID}, now)
+		if err != nil {
+			return err
+		}
+		cause = fleet.CauseOfRemoval(evidence[a.RunnerID])
+	}
 	news, err := tx.MarkRemoved(ctx, a.Target, a.RunnerID, cause, now)
 	if err != nil || !news {
 		return err

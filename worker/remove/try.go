@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // Reasons of actions that were spared, failed, or settled later.
@@ -21,12 +23,15 @@ const (
 	ReasonUnanswered  = "unanswered"   // GitHub did not answer, or not in a believable way
 	ReasonInvisible   = "scope_not_visible"
 	ReasonNoTarget    = "target_not_configured"
+	ReasonHostBusy    = "host_busy"    // the host says, or said lately, that a workflow job is on it
+	ReasonHostSilent  = "host_silent"  // the host did not answer in time
+	ReasonHostUnclear = "host_unclear" // its answer could not be read
 )
 
 // try asks GitHub for the runner, deletes it if nothing speaks against it, and
 // writes what happened into the action, which stays intended where that cannot
 // be told. It returns why the pass should stop, or nil.
-func (r *Remover) try(ctx context.Context, target Target, a *fleet.Action) error {
+func (r *Remover) try(ctx context.Context, target Target, p *policies.Policy, a *fleet.Action) error {
 	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
 	if err != nil {
 		return r.unread(ctx, target, a, err)
@@ -35,9 +40,8 @@ func (r *Remover) try(ctx context.Context, target Target, a *fleet.Action) error
 		a.State, a.Reason, a.HTTPStatus = fleet.ActionSpared, against, http.StatusOK
 		return nil
 	}
-	if ctx.Err() != nil {
-		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
-		return ctx.Err()
+	if spared, err := r.hear(ctx, p, a); spared || err != nil {
+		return err
 	}
 	err = target.GitHub.RemoveRunner(ctx, target.Scope, a.RunnerID)
 	a.HTTPStatus = status(err)
@@ -57,13 +61,39 @@ func (r *Remover) try(ctx context.Context, target Target, a *fleet.Action) error
 	return nil
 }
 
+// hear asks the record once more what came in since the decision was taken: an
+// event may have told of a workflow job that GitHub does not show yet. It
+// reports whether the runner is spared for it.
+func (r *Remover) hear(ctx context.Context, p *policies.Policy, a *fleet.Action) (spared bool, err error) {
+	known, err := r.DB.Runner(ctx, a.Target, a.RunnerID)
+	if err != nil {
+		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
+		return false, fmt.Errorf("hear the witnesses of runner %s/%d: %w", a.Target, a.RunnerID, err)
+	}
+	now, err := r.Now(ctx)
+	if err != nil {
+		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
+		return false, err
+	}
+	if against := p.Objections(&known, now); len(against) > 0 {
+		a.State, a.Reason = fleet.ActionSpared, strings.Join(against, ", ")
+		return true, nil
+	}
+	if ctx.Err() != nil {
+		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
+		return false, ctx.Err()
+	}
+	return false, nil
+}
+
 // objection is why a runner that GitHub shows must not be deleted; empty: it
-// may be. It is pure.
+// may be. One whose host was asked may be online, and may have gone offline for
+// being drained. It is pure.
 func objection(live fleet.Runner, a fleet.Action) string {
 	switch {
 	case live.Busy:
 		return ReasonBusy
-	case live.Status != fleet.StatusOffline:
+	case live.Status != fleet.StatusOffline && a.Host == "":
 		return ReasonOnline
 	case live.Name != a.Name:
 		return ReasonRenamed
@@ -144,9 +174,14 @@ func (r *Remover) stopped(a *fleet.Action, err error) error {
 
 // onlyHere reports whether an error may be about this one runner: GitHub
 // answered, and neither asked for a pause nor refused the credential nor said
-// that it is away. One runner that cannot be read must not save all others.
+// that it is away. One runner that cannot be read must not save all others; a
+// credential that cannot be had, by a request of its own, concerns them all.
 func onlyHere(err error) bool {
-	switch status(err) {
+	var answer *github.Error
+	if !errors.As(err, &answer) || answer.RunnerID == 0 {
+		return false
+	}
+	switch answer.Status {
 	case 0, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return false
 	}

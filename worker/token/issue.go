@@ -88,8 +88,19 @@ func (i *Issuer) check(
 		return no(denied, err.Error(), 0)
 	case err != nil:
 		return nil, err
+	}
+	lease, err := demanded(ctx, tx, q)
+	switch {
+	case err != nil:
+		return nil, err
+	case lease.State != "" && lease.Target != q.target:
+		return no(denied, fmt.Sprintf("lease %s is of another target, %s", lease.RequestID, lease.Target), 0)
 	case otherBody:
 		return no(conflict, "the request id was used with another body before", 0)
+	case lease.State != "":
+		if why := claimable(lease, q.host, now); why != "" {
+			return no(leaseOver, why, 0)
+		}
 	}
 	if g.PerHour > 0 {
 		n, oldest, err := tx.TokensSince(ctx, q.host, now.Add(-quotaWindow))
@@ -115,6 +126,9 @@ func (i *Issuer) check(
 	}
 	if q.kind == fleet.TokenJIT {
 		return no(kindUnsupported, "jit tokens are not there yet", 0)
+	}
+	if lease.State == fleet.LeaseRequested {
+		return nil, tx.ClaimLease(ctx, lease.RequestID, q.host, now)
 	}
 	return nil, nil
 }

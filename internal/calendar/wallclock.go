@@ -1,4 +1,4 @@
-package scheduler
+package calendar
 
 import (
 	"time"
@@ -6,13 +6,19 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// wallClock computes ticks in a zone. The cron fields are only ever asked
+// Clock computes due moments in a zone. The cron fields are only ever asked
 // about UTC, where every day has 24 hours; a wall-clock time is written as
-// the UTC time that reads the same.
-type wallClock struct {
+// the UTC time that reads the same. It is a value and safe for concurrent use;
+// the zero Clock is not valid.
+type Clock struct {
 	fields    *cron.SpecSchedule
 	zone      *time.Location
 	everyHour bool
+}
+
+// NewClock reads the fields off the clock of a zone.
+func NewClock(f Fields, zone *time.Location) Clock {
+	return Clock{fields: f.spec, zone: zone, everyHour: f.EveryHour()}
 }
 
 // searchYears is how far nextWall looks: the 29th of February is at most eight
@@ -35,29 +41,11 @@ func nextWall(fields *cron.SpecSchedule, after time.Time) time.Time {
 	return time.Time{}
 }
 
-const allHours = 1<<24 - 1
-
-// everyHour reports whether the hour field is *, in whatever spelling.
-func everyHour(fields *cron.SpecSchedule) bool { return fields.Hour&allHours == allHours }
-
-// changesSince is where changes looks from. Zones that gave up changing their
-// clocks before do not count as changing; for one that does so later, asking
-// for dst: run-once does no harm.
-var changesSince = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// changes reports whether the clocks of the zone change.
-func changes(zone *time.Location) bool {
-	offset := offsetAt(changesSince, zone)
-	for _, end := changesSince.In(zone).ZoneBounds(); !end.IsZero(); _, end = end.ZoneBounds() {
-		// Some zone files end with a change in 2038 that changes nothing.
-		if offsetAt(end, zone) != offset {
-			return true
-		}
-	}
-	return false
-}
-
-func (c wallClock) next(after time.Time) time.Time {
+// Next is the first due moment after the given time, in UTC. An hour of *
+// means every hour that passes; other hours are read off the zone's wall
+// clock, each once a day at most: one that the clock jumps over falls on the
+// moment of the jump, of one that comes twice the first counts.
+func (c Clock) Next(after time.Time) time.Time {
 	if c.everyHour {
 		return c.nextPassing(after)
 	}
@@ -66,7 +54,7 @@ func (c wallClock) next(after time.Time) time.Time {
 
 // nextPassing takes every moment at which the clock on the wall shows a match:
 // an hour that comes twice has its ticks twice, a missing one has none.
-func (c wallClock) nextPassing(after time.Time) time.Time {
+func (c Clock) nextPassing(after time.Time) time.Time {
 	for {
 		local := after.In(c.zone)
 		_, offset := local.Zone()
@@ -89,7 +77,7 @@ func (c wallClock) nextPassing(after time.Time) time.Time {
 }
 
 // nextReading takes every reading of the clock once.
-func (c wallClock) nextReading(after time.Time) time.Time {
+func (c Clock) nextReading(after time.Time) time.Time {
 	wall := asUTC(after, offsetAt(after, c.zone))
 	for {
 		wall = nextWall(c.fields, wall)
@@ -106,7 +94,7 @@ func (c wallClock) nextReading(after time.Time) time.Time {
 
 // moment is when the clock first shows the reading, or where it jumps over it,
 // the moment of the jump.
-func (c wallClock) moment(wall time.Time) time.Time {
+func (c Clock) moment(wall time.Time) time.Time {
 	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), c.zone)
 	start, end := t.ZoneBounds()
 	shown := asUTC(t, offsetAt(t, c.zone))

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/policies"
+)
+
+func TestDoctorOnEventsAndDemand(t *testing.T) {
+	t.Parallel()
+	pool := []*policies.Pool{{Pool: fleet.Pool{Name: "linux", Target: "acme"}}}
+	fresh := db.Reconciliation{AsOf: noon.Add(-time.Minute)}
+	heard := func(h db.Hearing, ago time.Duration) db.Hearing {
+		h.EventAt = noon.Add(-ago)
+		return h
+	}
+	for _, tt := range []struct {
+		name    string
+		hook    bool
+		pools   []*policies.Pool
+		version string
+		hearing db.Hearing
+		events  string // with its level; empty: no line
+		demand  string
+	}{
+		{"nobody wants them", false, nil, "3.11.0", db.Hearing{}, "", ""},
+		{"events, and no pool", true, nil, "3.11.0", heard(db.Hearing{Busy: 3}, time.Minute), "ok the newest came 1m ago", ""},
+		{"a quiet night", true, nil, "3.11.0", heard(db.Hearing{}, 9*time.Hour), "ok the newest came 9h ago", ""},
+		{"none arrives", true, pool, "3.11.0", heard(db.Hearing{Busy: 3, Reconciliation: fresh}, 3*time.Hour),
+			"warn runners are at work (3) and no event of a workflow job arrives: the newest came 3h ago; see the webhook's page at GitHub: is Workflow jobs chosen, and what do Recent Deliveries say? docs/webhooks.md has the answers",
+			"ok all workflow jobs were compared with GitHub's 1m ago"},
+		{"none ever did", true, nil, "3.11.0", db.Hearing{Busy: 1},
+			"warn runners are at work (1) and no event of a workflow job arrives: none has come within days; see", ""},
+		{"a log that is not shown", true, nil, "3.11.0", heard(db.Hearing{HookFault: "forbidden"}, time.Minute),
+			"warn the newest came 1m ago; what failed is not known: forbidden; until then nobody asks GitHub for deliveries that failed", ""},
+		{"an old server with a webhook", true, nil, "3.2.0", db.Hearing{},
+			"warn this server sends no events of workflow jobs: nobody tells which runner works; leave webhook_secret_file or webhook_secret_env out, or bring the server to 3.3", ""},
+		{"an old server with pools", false, pool, "3.1.0", db.Hearing{Reconciliation: fresh},
+			"ok this server sends none of workflow jobs: its API is asked for them", "ok all workflow jobs were compared with GitHub's 1m ago"},
+		{"pools without a webhook", false, pool, "3.11.0", db.Hearing{Reconciliation: fresh},
+			"ok no webhook: workflow jobs are found a minute or more after they are queued", "ok all workflow jobs were compared with GitHub's 1m ago"},
+		{"events by NATS", false, pool, "3.11.0", heard(db.Hearing{Reconciliation: db.Reconciliation{AsOf: noon.Add(-time.Hour)}}, time.Minute),
+			"ok the newest came 1m ago", "warn all workflow jobs were compared with GitHub's 1h ago; does a muster serve run? meanwhile pools grow and do not shrink"},
+		{"a fault", false, pool, "3.11.0", heard(db.Hearing{Reconciliation: db.Reconciliation{AsOf: noon.Add(-time.Hour), Fault: "HTTP 502"}}, time.Minute),
+			"ok the newest came 1m ago", "warn HTTP 502; all workflow jobs were compared with GitHub's 1h ago; meanwhile pools grow and do not shrink"},
+		{"a first day", false, pool, "3.11.0", heard(db.Hearing{}, time.Minute),
+			"ok the newest came 1m ago", "warn workflow jobs were never all compared with GitHub's; a muster serve compares them part by part"},
+	} {
+		e, c := wellExamined(t)
+		c.pools = tt.pools
+		if tt.hook {
+			e.targets[0].webhookSecrets = func(context.Context) ([]fleet.Secret, error) { return nil, nil }
+		}
+		e.targets[0].x.Server = github.Sight{Answered: true, Version: tt.version}
+		h := e.record.targets["acme"]
+		h.Capabilities.ServerVersion = tt.version
+		e.record.targets["acme"] = h
+		e.record.hearings = map[string]db.Hearing{"acme": tt.hearing}
+		got := e.judge(c)
+		text, level := found(got), levels(got)
+		for check, want := range map[string]string{"acme events": tt.events, "acme demand": tt.demand} {
+			line, there := text[check]
+			if there != (want != "") {
+				t.Errorf("%s: %s is there: %v, %q", tt.name, check, there, line)
+				continue
+			}
+			if have := strings.TrimSpace(string(level[check]) + " " + line); there && !strings.HasPrefix(have, want) {
+				t.Errorf("%s: %s\n got %q\nwant %q", tt.name, check, have, want)
+			}
+		}
+	}
+}
+
+func TestDoctorSaysWhereRunnerGroupsAreNotKnown(t *testing.T) {
+	t.Parallel()
+	e, c := wellExamined(t)
+	c.pools = []*policies.Pool{{Pool: fleet.Pool{Name: "linux", Target: "acme"}}}
+	e.record.hearings = map[string]db.Hearing{"acme": {Reconciliation: db.Reconciliation{AsOf: noon, GroupsFault: "HTTP 403"}}}
+	const want = "HTTP 403: whose workflow jobs its runners take is not known; until then workflow jobs are counted for pools by their labels"
+	said := e.judge(c)
+	if got, level := found(said)["acme groups"], levels(said)["acme groups"]; !strings.HasPrefix(got, want) || level != levelWarn {
+		t.Errorf("doctor says %s %q, want a warning: %q", level, got, want)
+	}
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+)
+
+// From when on a lag or a difference is worth a line.
+const (
+	skewWarn    = 5 * time.Second
+	skewFail    = time.Minute // GitHub refuses an App whose clock is that far off
+	waitWarn    = time.Minute
+	waitFail    = 10 * time.Minute
+	intentWarn  = 5 * time.Minute // they are looked for every 15 s
+	tickWarn    = time.Minute
+	expiryWarn  = 14 * 24 * time.Hour
+	rateWarnPct = 10
+)
+
+// judge turns what was found into lines: of muster as a whole first, then of
+// each target. It is pure.
+func (e *examined) judge(c *config) []check {
+	s := &sheet{}
+	e.record.judge(s, c)
+	if e.nats.err != nil {
+		s.add(levelFail, "nats", natsMend(e.nats.err), "%s", oneLine(e.nats.err))
+	} else {
+		s.ok("nats", "%s", e.nats.found)
+	}
+	all := s.checks
+	for i := range e.targets {
+		all = append(all, e.targets[i].judge(c, &e.record)...)
+	}
+	return all
+}
+
+func natsMend(err error) string {
+	if away(err) {
+		return "" // it says itself what to look at
+	}
+	return "muster serve makes the streams, and mends their settings, when it starts"
+}
+
+func (r *recordExam) judge(s *sheet, c *config) {
+	const postgres = "postgres"
+	switch {
+	case r.reach != nil:
+		s.add(levelFail, postgres, "is it running, and is its address (database_url or MUSTER_DATABASE_URL) right?", "%s", oneLine(r.reach))
+		return
+	case r.schemaErr != nil:
+		s.unknown(postgres, r.schemaErr)
+		return
+	}
+	if len(r.schema.Missing) > 0 {
+		s.add(levelFail, "schema", "run muster migrate up", "the database lacks migration %s (it has %d of %d)", r.schema.Missing[0], r.schema.Have, r.schema.Want)
+		return
+	}
+	if r.contentsErr != nil {
+		s.unknown(postgres, r.contentsErr)
+		return
+	}
+	if r.asApp {
+		s.ok(postgres, "PostgreSQL %s as %s, schema %d of %d", r.health.Server, r.role, r.schema.Have, r.schema.Want)
+	} else {
+		s.add(levelWarn, postgres, "let it become muster_app: GRANT muster_app TO "+r.role,
+			"PostgreSQL %s as %s, not as muster_app: the audit trail is protected by triggers alone", r.health.Server, r.role)
+	}
+	skew(s, r.now.Sub(r.at), r.within, "Postgres", "this host")
+	switch n := r.health.DeadLetters; {
+	case n > 0:
+		s.add(levelWarn, "dead-letters", "see muster dead-letters, then retry or drop them", "%d failed for good", n)
+	default:
+		s.ok("dead-letters", "none")
+	}
+	lag(s, "outbox", r.health.Waiting, r.health.OldestWait, waitWarn, waitFail, "is NATS up, and does a muster serve run?", "messages wait for NATS")
+	lag(s, "intents", r.health.OpenIntents, r.health.OldestOpen, intentWarn, time.Hour, "a muster serve settles them: does one run, and does GitHub answer?", "deletions have no outcome yet")
+	r.judgeTicks(s, c)
+}
+
+// skew is the line about two clocks, of which the difference is known within
+// some error.
+func skew(s *sheet, ahead, within time.Duration, whose, than string) {
+	l, mend := levelOK, ""
+	switch sure := ahead.Abs() - within; {
+	case sure > skewFail:
+		l = levelFail
+	case sure > skewWarn:
+		l = levelWarn
+	}
+	if l != levelOK {
+		mend = "set the clocks by NTP"
+	}
+	way := "ahead of"
+	if ahead < 0 {
+		way = "behind"
+	}
+	text := fmt.Sprintf("%s and %s agree within %s", whose, than, max(ahead.Abs(), within, time.Millisecond).Round(time.Millisecond))
+	if l != levelOK {
+		text = fmt.Sprintf("%s is %s %s %s", whose, ahead.Abs().Round(time.Second), way, than)
+	}
+	s.add(l, "clock", mend, "%s", text)
+}
+
+// lag is the line about things that wait for somebody.
+func lag(s *sheet, name string, n int, oldest, warn, fail time.Duration, mend, what string) {
+	l := levelOK
+	switch {
+	case n == 0:
+		s.ok(name, "none")
+		return
+	case oldest > fail:
+		l = levelFail
+	case oldest > warn:
+		l = levelWarn
+	default:
+		mend = ""
+	}
+	s.add(l, name, mend, "%d %s, the oldest for %s", n, what, orNone(span(oldest)))
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "less than a second"
+	}
+	return text
+}
+
+// judgeTicks looks whether schedules are served, and in time.
+func (r *recordExam) judgeTicks(s *sheet, c *config) {
+	states := map[string]db.ScheduleState{}
+	for _, state := range r.schedules {
+		states[state.Schedule] = state
+	}
+	var unserved, overdue, missed []string
+	var latest time.Duration
+	for _, schedule := range c.schedules {
+		state, known := states[schedule.ID()]
+		if !known {
+			unserved = append(unserved, schedule.ID())
+			continue
+		}
+		next := schedule.Next(state.After)
+		if late := r.now.Sub(next) - schedule.Spec().Jitter; !next.IsZero() && late > tickWarn {
+			overdue = append(overdue, fmt.Sprintf("%s for %s", schedule.ID(), span(late)))
+		}
+		if state.Missed > 0 {
+			missed = append(missed, fmt.Sprintf("%s %d times", schedule.ID(), state.Missed))
+		}
+		latest = max(latest, state.Lateness)
+	}
+	const serve = "does a muster serve run, with this configuration?"
+	switch {
+	case len(overdue) > 0:
+		s.add(levelFail, "ticks", serve, "overdue: %s", strings.Join(overdue, ", "))
+	case len(unserved) > 0:
+		s.add(levelWarn, "ticks", serve, "no muster serve has ever served %s", strings.Join(unserved, ", "))
+	case len(missed) > 0:
+		s.add(levelWarn, "ticks", "see api.ticks for when nobody was there", "missed within a day: %s", strings.Join(missed, ", "))
+	case latest > tickWarn:
+		s.add(levelWarn, "ticks", "is Postgres slow, or the machine?", "the newest of a schedule came %s late", span(latest))
+	default:
+		s.ok("ticks", "schedules served: %d; none overdue, the newest ticks at most %s late", len(c.schedules), latest.Round(time.Millisecond))
+	}
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/worker/enforce"
+)
+
+func (a *app) explainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "explain [TARGET] RUNNER | explain --pool POOL",
+		Short: "Tell one runner's story: what happened, who says what, and which clause decided",
+		Long: `Tell one runner's story on a page: what happened to it, what each witness says,
+what each policy makes of it and by which clause, and what would have to happen
+for it to be deleted, or why it is gone. RUNNER is its name or its id, also of
+one that is no longer registered. With --pool it is the story of a pool: how it
+would be sized now and why, the last decision, and the hosts asked for. Nothing
+is done and nothing is written.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("pool") {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.RangeArgs(1, 2)(cmd, args)
+		},
+	}
+	output := outputFlag(cmd)
+	pool := cmd.Flags().String("pool", "", "tell of this `pool` instead")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("pool") {
+			return a.explainPool(cmd.Context(), *pool, *output)
+		}
+		target := ""
+		if len(args) == 2 {
+			target = args[0]
+		}
+		return a.explain(cmd.Context(), target, args[len(args)-1], *output)
+	}
+	return cmd
+}
+
+func (a *app) explain(ctx context.Context, target, runner string, output format) error {
+	return a.withRecord(ctx, func(c *config, store *db.DB) error {
+		if err := knownTarget(ctx, c, store, target); err != nil {
+			return err
+		}
+		meant, err := a.meant(ctx, store, target, runner)
+		if err != nil {
+			return err
+		}
+		now, err := store.Now(ctx)
+		if err != nil {
+			return err
+		}
+		// A target that is no longer configured has a past all the same.
+		on := fleet.Target{Name: meant.Target}
+		if configured, ok := c.target(meant.Target); ok {
+			on = configured.Target
+		}
+		x, err := enforce.Explain(ctx, enforce.NewReader(store), c.policies, on, meant.ID, now)
+		if err != nil {
+			return err
+		}
+		if output == formatJSON {
+			return writeJSON(a.stdout, explanationOf(x))
+		}
+		return writePage(a.stdout, x)
+	})
+}
+
+// mostNames bounds how many runners a misspelt name is compared with.
+const mostNames = 100_000
+
+// meant is the runner that a name or an id stands for: the live one of several,
+// or else the one that was removed last.
+func (a *app) meant(ctx context.Context, store *db.DB, target, runner string) (db.Namesake, error) {
+	id, err := strconv.ParseInt(runner, 10, 64)
+	if err != nil {
+		id = 0 // which no runner has
+	}
+	found, err := store.Namesakes(ctx, target, runner, id)
+	if err != nil {
+		return db.Namesake{}, err
+	}
+	if len(found) == 0 {
+		return db.Namesake{}, a.nobody(ctx, store, target, runner)
+	}
+	if len(found) > 1 && found[1].RemovedAt.IsZero() {
+		return db.Namesake{}, usage("explain runner %s: it may be %s: say which, as in muster explain %s %d",
+			printable(runner), listed(found), found[0].Target, found[0].ID)
+	}
+	if others := found[1:]; len(others) > 0 {
+		a.say("%s was also %s", printable(runner), listed(others))
+	}
+	return found[0], nil
+}
+
+// listed names a few runners.
+func listed(runners []db.Namesake) string {
+	const most = 5
+	var names []string
+	for _, n := range runners[:min(len(runners), most)] {
+		name := fmt.Sprintf("%s/%d (%s", n.Target, n.ID, printable(n.Name))
+		if !n.RemovedAt.IsZero() {
+			name += ", removed " + moment(n.RemovedAt)
+		}
+		names = append(names, name+")")
+	}
+	if n := len(runners) - most; n > 0 {
+		names = append(names, fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(names, ", ")
+}
+
+// nobody is the error for a runner that muster does not know, with those that
+// may have been meant.
+func (a *app) nobody(ctx context.Context, store *db.DB, target, runner string) error {
+	all, err := store.Names(ctx, target, mostNames)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(all))
+	for i, n := range all {
+		names[i] = n.Name
+	}
+	where, hint := "", ": see muster runners"
+	if target != "" {
+		where, hint = " of "+target, hint+" --target "+target
+	}
+	if near := fleet.Near(runner, names, 3); len(near) > 0 {
+		hint = ", did you mean " + printable(strings.Join(near, ", ")) + "?"
+	}
+	return exit(exitFailed, "explain runner %s: muster has never seen one of that name or id%s%s", printable(runner), where, hint)
+}
+
+// explanation is a runner's story in JSON.
+type explanation struct {
+	Runner    runnerRow      `json:"runner"`
+	InShort   string         `json:"in_short"`
+	Story     []storyRow     `json:"story"`
+	More      bool           `json:"story_has_more"`
+	Witnesses []testimonyRow `json:"witnesses"`
+	Policies  []opinionRow   `json:"policies"`
+}
+
+type storyRow struct {
+	At        time.Time    `json:"at"`
+	Kind      db.StoryKind `json:"kind"`
+	What      string       `json:"what"`
+	Who       *string      `json:"who"`
+	Detail    *string      `json:"detail"`
+	ID        *string      `json:"id"`
+	TriggerID *string      `json:"trigger_id"`
+}
+
+type testimonyRow struct {
+	Witness    string     `json:"witness"`
+	Says       string     `json:"says"`
+	At         *time.Time `json:"at"`
+	AgeSeconds *int64     `json:"age_seconds"`
+	Objects    bool       `json:"objects"`
+}
+
+type opinionRow struct {
+	Policy      string            `json:"policy"`
+	Enforcement fleet.Enforcement `json:"enforcement"`
+	State       string            `json:"state"`
+	Verdict     fleet.Verdict     `json:"verdict"`
+	Reasons     []reasonRow       `json:"reasons"`
+	Evidence    fleet.Evidence    `json:"evidence"`
+	Halt        *string           `json:"would_halt"`
+	Match       *readingRow       `json:"match"` // null: it matches always
+	Exempt      []readingRow      `json:"exempt"`
+}
+
+type reasonRow struct {
+	Reason string  `json:"reason"`
+	Says   string  `json:"says"`
+	Needs  *string `json:"needs"`
+}
+
+type readingRow struct {
+	Name    *string         `json:"name"`
+	Answer  policies.Answer `json:"answer"`
+	Clauses []clauseRow     `json:"clauses"`
+}
+
+type clauseRow struct {
+	Text    string          `json:"text"`
+	Answer  policies.Answer `json:"answer"`
+	Decides bool            `json:"decides"`
+	Known   []string        `json:"known"`
+}
+
+func explanationOf(x enforce.Explanation) explanation {
+	e := explanation{
+		Runner: runnerRowOf(x.Runner), InShort: x.InShort(), More: x.More,
+		Story: []storyRow{}, Witnesses: []testimonyRow{}, Policies: []opinionRow{},
+	}
+	for _, s := range x.Story {
+		e.Story = append(e.Story, storyRow{s.At, s.Kind, s.What, orNull(s.Who), orNull(s.Detail), orNull(s.ID), orNull(s.TriggerID)})
+	}
+	for _, t := range x.Witnesses() {
+		row := testimonyRow{Witness: t.Witness, Says: t.Says, At: orNull(t.At), Objects: t.Objects}
+		if !t.At.IsZero() {
+			age := int64(x.Now.Sub(t.At) / time.Second)
+			row.AgeSeconds = &age
+		}
+		e.Witnesses = append(e.Witnesses, row)
+	}
+	for _, o := range x.Opinions {
+		e.Policies = append(e.Policies, opinionRowOf(o))
+	}
+	return e
+}
+
+func opinionRowOf(o enforce.Opinion) opinionRow {
+	row := opinionRow{
+		Policy: o.Policy.Name, Enforcement: o.Policy.Enforcement, State: stateOf(o.State), Verdict: o.Decision.Verdict,
+		Reasons: []reasonRow{}, Evidence: o.Decision.Evidence, Halt: orNull(o.Halt), Exempt: []readingRow{},
+	}
+	for _, reason := range o.Decision.Reasons {
+		w := policies.InWords(reason, o.Decision.Evidence)
+		row.Reasons = append(row.Reasons, reasonRow{reason, w.Says, orNull(w.Needs)})
+	}
+	for _, r := range o.Readings {
+		reading := readingRow{Name: orNull(r.Name), Answer: r.Answer, Clauses: []clauseRow{}}
+		for _, c := range r.Clauses {
+			known := append([]string{}, c.Known...) // [] and not null
+			reading.Clauses = append(reading.Clauses, clauseRow{c.Text, c.Answer, c.Decides, known})
+		}
+		if r.Name == "" {
+			row.Match = &reading
+		} else {
+			row.Exempt = append(row.Exempt, reading)
+		}
+	}
+	return row
+}
+
+func stateOf(s fleet.PolicyState) string {
+	if s.Halted {
+		return "halted"
+	}
+	return "active"
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/worker/scale"
+)
+
+var poolHead = []string{"POOL", "TARGET", "MIN", "MAX", "DESIRED", "ONLINE", "BUSY", "BOOTING", "DRAINING", "QUEUED", "RUNNING", "DEMAND", "EXPIRED", "DECIDED"}
+
+func poolCells(r scale.Row) []string {
+	cells := []string{r.Pool, r.Target}
+	for _, n := range []int{r.Min, r.Max, r.Desired, r.Online, r.Busy, r.Booting, r.Draining, r.Queued, r.InProgress} {
+		cells = append(cells, strconv.Itoa(n))
+	}
+	return append(cells, string(r.Confidence), strconv.Itoa(r.LeasesExpired), moment(r.DecidedAt))
+}
+
+func (a *app) poolsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pools",
+		Short: "List the pools: their sizes, what workflow jobs want of them, and why",
+		Long: `List the pools as they were last decided on: how many hosts there should be, are,
+and boot, and how many workflow jobs wait and run. Why it is so is REASON, the
+last column. muster plan --pool P decides anew, muster explain --pool P tells
+more.`,
+		Args: cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.pools(cmd.Context(), *output) }
+	return cmd
+}
+
+func (a *app) pools(ctx context.Context, output format) error {
+	return a.withRecord(ctx, func(c *config, store *db.DB) error {
+		states, err := store.PoolStates(ctx)
+		if err != nil {
+			return err
+		}
+		decided := map[string]bool{}
+		rows := make([]scale.Row, len(states))
+		for i, s := range states {
+			rows[i], decided[s.Pool] = scale.RowOf(s), true
+			if _, configured := c.pool(s.Pool); !configured && len(c.pools) > 0 {
+				a.say("%s is not configured any more: nobody decides on it", printable(s.Pool))
+			}
+		}
+		for _, p := range c.pools {
+			if !decided[p.Name] {
+				a.say("%s was not decided on yet: that comes with the first complete sync of %s", p.Name, p.Target)
+			}
+		}
+		return show(a, output, rows, "no pools", append(poolHead, "REASON"), func(r scale.Row) []string { return append(poolCells(r), r.Reason) })
+	})
+}
+
+// findingRow is one thing that is wrong, with the keys of api.findings.
+type findingRow struct {
+	Kind    fleet.FindingKind `json:"kind"`
+	Target  string            `json:"target"`
+	Subject string            `json:"subject"`
+	Since   *time.Time        `json:"since"`
+	Detail  fleet.Evidence    `json:"detail"`
+}
+
+func findingRows(found []fleet.Finding) []findingRow {
+	rows := make([]findingRow, len(found))
+	for i, f := range found {
+		rows[i] = findingRow{f.Kind, f.Target, f.Subject, orNull(f.Since), f.Detail}
+	}
+	return rows
+}
+
+// tellFinding is a finding in words.
+func tellFinding(f fleet.Finding) string {
+	since := ""
+	if !f.Since.IsZero() {
+		since = " since " + moment(f.Since)
+	}
+	switch f.Kind {
+	case fleet.FindingMislabelledHost:
+		return fmt.Sprintf("%v hosts of pool %s were registered without %v: they count, and take none of its jobs; mend what provisions them", f.Detail["hosts"], printable(f.Subject), f.Detail["they_lack"])
+	case fleet.FindingUnlabelledJob:
+		return fmt.Sprintf("%v workflow jobs of %s ask for no label%s, so nobody can tell which hosts they wait for: give them runs-on", f.Detail["jobs"], printable(f.Subject), since)
+	case fleet.FindingUnservedJob:
+	}
+	line := fmt.Sprintf("%v workflow jobs want %s%s, which no pool and no other runner has", f.Detail["jobs"], printable(f.Subject), since)
+	if repository, ok := f.Detail["repository"].(string); ok && repository != "" {
+		line += ", the first of " + printable(repository)
+	}
+	if pool, ok := f.Detail["nearest_pool"].(string); ok {
+		line += fmt.Sprintf("; pool %s lacks only %v", pool, f.Detail["it_lacks"])
+	}
+	return line
+}
+
+// bulleted are lines of a page, indented.
+func bulleted(lines []string) string {
+	var text strings.Builder
+	for _, line := range lines {
+		text.WriteString("  " + printable(line) + "\n")
+	}
+	return text.String()
+}

@@ -1,0 +1,204 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// KnownRepository is a repository whose workflow jobs are compared with
+// GitHub's.
+type KnownRepository struct {
+	Repository string    // OWNER/REPO
+	HeardAt    time.Time // when something was last told of a workflow job of it; zero: never
+	ComparedAt time.Time // as of when all its workflow jobs were last compared; zero: never
+}
+
+// Reconciliation is how far the comparison of a target has come.
+type Reconciliation struct {
+	BeganAt  time.Time // of the newest part; zero: there was none
+	ListedAt time.Time // when its repositories were last listed; zero: they are to be listed
+	AsOf     time.Time // when all workflow jobs were known at last; zero: never
+	Fault    string    // why the newest part is not whole; empty: it is
+	// GroupsAt is when its runner groups were last asked for, zero: never, and
+	// GroupsFault why they are not known as of then; empty: they are.
+	GroupsAt    time.Time
+	GroupsFault string
+}
+
+// ClaimReconciliation makes the next part of a target's comparison the
+// caller's, where it is due, and nobody else's until then. It returns how far
+// the comparison has come.
+func (tx *Tx) ClaimReconciliation(ctx context.Context, target string, now, until time.Time) (Reconciliation, bool, error) {
+	r, err := scanReconciliation(tx.tx.QueryRow(ctx, `
+		INSERT INTO muster.reconciliation AS r (target, due_at)
+		VALUES ($1, $3)
+		ON CONFLICT (target) DO UPDATE SET due_at = $3 WHERE r.due_at <= $2
+		RETURNING `+reconciliationColumns, target, now, until))
+	switch {
+	case isNotFound(translate(err)):
+		return r, false, nil
+	case err != nil:
+		return r, false, fmt.Errorf("claim the comparison of %s: %w", target, translate(err))
+	}
+	return r, true, nil
+}
+
+// SaveReconciliation stores how far it has come, and when it is due next.
+func (tx *Tx) SaveReconciliation(ctx context.Context, target string, r Reconciliation, due time.Time) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE muster.reconciliation
+		SET due_at = $2, began_at = $3, listed_at = $4, as_of = $5, fault = $6, groups_at = $7, groups_fault = $8
+		WHERE target = $1`, target, due, orNull(r.BeganAt), orNull(r.ListedAt), orNull(r.AsOf), r.Fault, orNull(r.GroupsAt), r.GroupsFault)
+	if err != nil {
+		return fmt.Errorf("store the comparison of %s: %w", target, translate(err))
+	}
+	return nil
+}
+
+// Reconciliation is that of Tx.
+func (tx *Tx) Reconciliation(ctx context.Context, target string) (Reconciliation, error) {
+	return reconciliation(ctx, tx.tx, target)
+}
+
+// Reconciliation reads how far the comparison of a target has come; of one that
+// is not compared it is zero.
+func (db *DB) Reconciliation(ctx context.Context, target string) (Reconciliation, error) {
+	return reconciliation(ctx, db.pool, target)
+}
+
+func reconciliation(ctx context.Context, q querier, target string) (Reconciliation, error) {
+	rows, err := q.Query(ctx, `SELECT `+reconciliationColumns+` FROM muster.reconciliation WHERE target = $1`, target)
+	var r Reconciliation
+	if err == nil {
+		r, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Reconciliation, error) { return scanReconciliation(row) })
+	}
+	if err = translate(err); err != nil && !isNotFound(err) {
+		return Reconciliation{}, fmt.Errorf("read the comparison of %s: %w", target, err)
+	}
+	return r, nil
+}
+
+const reconciliationColumns = `began_at, listed_at, as_of, fault, groups_at, groups_fault`
+
+func scanReconciliation(row pgx.Row) (Reconciliation, error) {
+	var r Reconciliation
+	var began, listed, asOf, groups *time.Time
+	err := row.Scan(&began, &listed, &asOf, &r.Fault, &groups, &r.GroupsFault)
+	r.BeganAt, r.ListedAt, r.AsOf, r.GroupsAt = utc(began), utc(listed), utc(asOf), utc(groups)
+	return r, err
+}
+
+// HearRepositories notes the repositories of which something was told since.
+func (tx *Tx) HearRepositories(ctx context.Context, target string, since time.Time) error {
+	_, err := tx.tx.Exec(ctx, `
+		INSERT INTO muster.repository AS r (target, repository, heard_at)
+		SELECT target, repository, max(changed_at)
+		FROM muster.workflow_job
+		WHERE target = $1 AND changed_at >= $2 AND repository <> ''
+		GROUP BY target, repository
+		ON CONFLICT (target, repository) DO UPDATE SET heard_at = excluded.heard_at
+			WHERE r.heard_at IS NULL OR r.heard_at < excluded.heard_at`, target, since)
+	if err != nil {
+		return fmt.Errorf("note the repositories of %s: %w", target, translate(err))
+	}
+	return nil
+}
+
+// ListRepositories has the repositories of a target be these, of which some are
+// public, and those of which something was told since.
+func (tx *Tx) ListRepositories(ctx context.Context, target string, listed, public []string, since time.Time) error {
+	_, err := tx.tx.Exec(ctx, `
+		DELETE FROM muster.repository
+		WHERE target = $1 AND repository <> ALL (coalesce($2::text[], '{}')) AND (heard_at IS NULL OR heard_at < $3)`, target, listed, since)
+	if err == nil {
+		_, err = tx.tx.Exec(ctx, `
+			INSERT INTO muster.repository AS r (target, repository, public)
+			SELECT $1, name, name = ANY (coalesce($3::text[], '{}'))
+			FROM unnest($2::text[]) AS listed (name)
+			ON CONFLICT (target, repository) DO UPDATE SET public = excluded.public WHERE r.public <> excluded.public`,
+			target, listed, public)
+	}
+	if err != nil {
+		return fmt.Errorf("store the repositories of %s: %w", target, translate(err))
+	}
+	return nil
+}
+
+// CompareRepository notes as of when all workflow jobs of a repository were
+// compared.
+func (tx *Tx) CompareRepository(ctx context.Context, target, repository string, at time.Time) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE muster.repository
+		SET compared_at = $3
+		WHERE target = $1 AND repository = $2`, target, repository, at)
+	if err != nil {
+		return fmt.Errorf("note that %s of %s was compared: %w", repository, target, translate(err))
+	}
+	return nil
+}
+
+// KnownRepositories reads those of a target, the one compared longest ago
+// first.
+func (tx *Tx) KnownRepositories(ctx context.Context, target string) ([]KnownRepository, error) {
+	rows, err := tx.tx.Query(ctx, `
+		SELECT repository, heard_at, compared_at
+		FROM muster.repository
+		WHERE target = $1
+		ORDER BY compared_at NULLS FIRST, repository`, target)
+	var all []KnownRepository
+	if err == nil {
+		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (KnownRepository, error) {
+			var r KnownRepository
+			var heard, compared *time.Time
+			err := row.Scan(&r.Repository, &heard, &compared)
+			r.HeardAt, r.ComparedAt = utc(heard), utc(compared)
+			return r, err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the repositories of %s: %w", target, translate(err))
+	}
+	return all, nil
+}
+
+// WorkflowJobs reads what is known of some workflow jobs, by id.
+func (db *DB) WorkflowJobs(ctx context.Context, target string, ids []int64) (map[int64]fleet.WorkflowJob, error) {
+	return db.workflowJobs(ctx, target, `workflow_job_id = ANY ($2)`, ids)
+}
+
+// OpenJobsOf reads the workflow jobs of a repository that, as far as is known,
+// have waited for a runner or run since before a moment, by id.
+func (db *DB) OpenJobsOf(ctx context.Context, target, repository string, before time.Time) (map[int64]fleet.WorkflowJob, error) {
+	return db.workflowJobs(ctx, target, `state IN ('queued', 'in_progress') AND repository = $2 AND changed_at < $3`, repository, before)
+}
+
+func (db *DB) workflowJobs(ctx context.Context, target, which string, args ...any) (map[int64]fleet.WorkflowJob, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT workflow_job_id, `+workflowJobColumns+`
+		FROM muster.workflow_job
+		WHERE target = $1 AND `+which, append([]any{target}, args...)...)
+	all := map[int64]fleet.WorkflowJob{}
+	if err == nil {
+		j := fleet.WorkflowJob{Target: target}
+		for rows.Next() {
+			if err = scanWorkflowJob(rows, &j, &j.ID); err != nil {
+				break
+			}
+			all[j.ID] = j
+			j = fleet.WorkflowJob{Target: target}
+		}
+		rows.Close()
+		if err == nil {
+			err = rows.Err()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read workflow jobs of %s: %w", target, translate(err))
+	}
+	return all, nil
+}

@@ -1,0 +1,89 @@
+package fleet
+
+import "time"
+
+// What others than GitHub's listings say of a runner. Zero values mean that
+// they said nothing, which neither speaks for the runner nor against it.
+
+// LongestWorkflowJob is when GitHub itself ends a workflow job on a runner of
+// one's own: what has been open for longer has lost its end.
+// https://docs.github.com/en/actions/reference/limits
+const LongestWorkflowJob = 5 * 24 * time.Hour
+
+// HeartbeatLife is how long what a host said of its runners stands.
+const HeartbeatLife = 3 * time.Minute
+
+// BootTime is how long a runner that was registered with a token of muster's
+// may take to connect.
+const BootTime = 10 * time.Minute
+
+// Work is what workflow jobs say of a runner.
+type Work struct {
+	OpenJob    int64     // id of the newest one that is in progress on it; 0: none
+	OpenSince  time.Time // when that one began
+	LastDoneAt time.Time // when the newest that is completed ended
+}
+
+// Open reports whether a workflow job runs on the runner, as far as its events
+// tell.
+func (w Work) Open(now time.Time) bool {
+	return w.OpenJob != 0 && now.Sub(w.OpenSince) <= LongestWorkflowJob
+}
+
+// HostReport is what is known of the host that a runner is on, and what that
+// host last said of the runner.
+type HostReport struct {
+	// Name is the host whose heartbeat lists the runner; empty: none does.
+	// Several says that others list one of this name too.
+	Name    string
+	Several bool
+	SeenAt  time.Time // its newest heartbeat; zero: none came
+	Stopped bool      // that one said of all its runners that they are stopped
+	TokenAt time.Time // when it was last handed a token to register with; zero: never
+	// BusyAt and IdleAt are when the heartbeat came that last said of this
+	// runner that its program is at work, or waits for work, and still stands.
+	BusyAt, IdleAt time.Time
+}
+
+// State is that of the host as a whole; empty: the host is not known. api.hosts
+// shows the same.
+func (h HostReport) State(now time.Time) HostState {
+	switch {
+	case h.SeenAt.IsZero() && h.TokenAt.IsZero():
+		return ""
+	case h.SeenAt.After(now.Add(-HeartbeatLife)) && !h.Stopped:
+		return HostRunning
+	case h.TokenAt.After(now.Add(-BootTime)) && h.TokenAt.After(h.SeenAt):
+		return HostBooting
+	case h.Stopped || !h.SeenAt.IsZero() && !h.SeenAt.After(now.Add(-24*time.Hour)):
+		return HostGone
+	}
+	return HostSilent
+}
+
+// Says is what the host says of the runner at now: busy, idle, or empty where
+// it said neither within HeartbeatLife.
+func (h HostReport) Says(now time.Time) HostRunnerState {
+	since := now.Add(-HeartbeatLife)
+	switch {
+	case h.BusyAt.After(since):
+		return HostRunnerBusy
+	case h.IdleAt.After(since):
+		return HostRunnerIdle
+	}
+	return ""
+}
+
+// Hold is an operator's word that a runner must not be acted on. The zero Hold
+// is none.
+type Hold struct {
+	Reason string
+	By     string
+	At     time.Time // zero: there is no hold
+	Until  time.Time // zero: until it is lifted
+}
+
+// Stands reports whether the hold is in force.
+func (h Hold) Stands(now time.Time) bool {
+	return !h.At.IsZero() && (h.Until.IsZero() || now.Before(h.Until))
+}

@@ -1,0 +1,45 @@
+package fleet
+
+import "time"
+
+// WorkflowJobState is how far a workflow job has come, in GitHub's words.
+type WorkflowJobState string
+
+const (
+	WorkflowJobWaiting    WorkflowJobState = "waiting" // for an approval; it needs no runner yet
+	WorkflowJobQueued     WorkflowJobState = "queued"
+	WorkflowJobInProgress WorkflowJobState = "in_progress"
+	WorkflowJobCompleted  WorkflowJobState = "completed"
+)
+
+// WorkflowJob is what GitHub's events have told of one workflow job. Zero
+// values mean "not told"; a re-run is another workflow job, with an id of its
+// own.
+type WorkflowJob struct {
+	Target      string
+	ID          int64
+	RunID       int64
+	RunAttempt  int
+	Repository  string   // OWNER/REPO
+	Labels      []string // that it asks for: lower case, sorted, without repeats
+	State       WorkflowJobState
+	RunnerID    int64  // told from in_progress on
+	RunnerName  string // likewise
+	QueuedAt    time.Time
+	StartedAt   time.Time // on the runner
+	CompletedAt time.Time
+	Conclusion  string // success, failure, cancelled, skipped…
+}
+
+// Delivery is one webhook request as it came.
+type Delivery struct {
+	ID        string // X-GitHub-Delivery: the same when GitHub sends it again
+	Event     string // X-GitHub-Event
+	Signature string // X-Hub-Signature-256
+	Body      []byte
+	// Hook is X-GitHub-Hook-ID, and HookOf X-GitHub-Hook-Installation-Target-Type:
+	// which webhook it is, and what kind of thing has it. No signature covers
+	// them.
+	Hook   int64
+	HookOf string
+}

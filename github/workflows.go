@@ -1,0 +1,151 @@
+package github
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// WorkflowRun is what a listing of runs tells of one.
+type WorkflowRun struct {
+	ID    int64
+	State fleet.WorkflowJobState // in GitHub's words, of which there are more than those of jobs
+}
+
+type wireWorkflowRun struct {
+	ID     int64  `json:"id"`
+	Status string `json:"status"`
+}
+
+// WorkflowRuns lists the runs of a repository that are in a state: all of them
+// or, with an error, none. GitHub lists the newest thousand and no more; where
+// there are others that is fleet.ErrMalformed. Charged is how many requests it took of
+// the hour's: a list that is as it was takes none.
+func (c *Client) WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (runs []WorkflowRun, charged int, err error) {
+	return whole[wireWorkflowRun, WorkflowRun]{
+		op: OpWorkflowRuns, scope: repo, path: "actions/runs?status=" + string(state), of: "workflow_runs",
+		read: func(w *wireWorkflowRun) (WorkflowRun, error) {
+			switch {
+			case w.ID <= 0:
+				return WorkflowRun{}, errors.New("a run has no id")
+			case w.Status != string(state):
+				return WorkflowRun{}, fmt.Errorf("run %d is not %s: the server does not heed the status", w.ID, state)
+			}
+			return WorkflowRun{w.ID, state}, nil
+		},
+		id:   func(r WorkflowRun) int64 { return r.ID },
+		kept: &c.runs,
+	}.list(ctx, c)
+}
+
+// WorkflowJobs lists the workflow jobs of a run, or those of its newest attempt:
+// all of them or, with an error, none. They are without a Target, and without a
+// State where it is one that muster does not know. Charged is how many requests it
+// took of the hour's.
+func (c *Client) WorkflowJobs(ctx context.Context, repo fleet.Scope, run int64, attempts WorkflowAttempts) (jobs []fleet.WorkflowJob, charged int, err error) {
+	return whole[wireWorkflowJob, fleet.WorkflowJob]{
+		op: OpWorkflowJobs, scope: repo, of: "jobs",
+		path: "actions/runs/" + strconv.FormatInt(run, 10) + "/jobs?filter=" + string(attempts),
+		read: func(w *wireWorkflowJob) (fleet.WorkflowJob, error) { return w.listed(repo) },
+		id:   func(j fleet.WorkflowJob) int64 { return j.ID },
+	}.list(ctx, c)
+}
+
+// WorkflowAttempts are those of a run whose jobs are wanted.
+type WorkflowAttempts string
+
+// The attempts, in GitHub's words.
+const (
+	LatestAttempt WorkflowAttempts = "latest"
+	AllAttempts   WorkflowAttempts = "all"
+)
+
+// WorkflowJob looks one workflow job up. fleet.ErrNotFound means that it is
+// gone only if the repository's runs can be listed as well.
+func (c *Client) WorkflowJob(ctx context.Context, repo fleet.Scope, id int64) (fleet.WorkflowJob, error) {
+	o := operation{
+		op: OpWorkflowJob, scope: repo, method: http.MethodGet, want: http.StatusOK, path: "actions/jobs/" + strconv.FormatInt(id, 10),
+	}
+	var w wireWorkflowJob
+	if _, err := c.do(ctx, o, decoded{&w}); err != nil {
+		return fleet.WorkflowJob{}, err
+	}
+	j, err := w.listed(repo)
+	if err == nil && j.ID != id {
+		err = fmt.Errorf("answer is workflow job %d", j.ID)
+	}
+	if err != nil {
+		return fleet.WorkflowJob{}, o.malformed(http.StatusOK, err.Error())
+	}
+	return j, nil
+}
+
+// listed converts a workflow job that a listing shows, or says what is wrong.
+func (w *wireWorkflowJob) listed(repo fleet.Scope) (fleet.WorkflowJob, error) {
+	if w.Status == "" {
+		return fleet.WorkflowJob{}, fmt.Errorf("workflow job %d has no status", w.ID)
+	}
+	j, err := w.job(fleet.WorkflowJobState(w.Status))
+	if err != nil {
+		return j, fmt.Errorf("workflow job %d: %w", w.ID, err)
+	}
+	j.Repository = repo.Owner + "/" + repo.Repo
+	return j, nil
+}
+
+// Repository is what a listing of an organisation's repositories tells of one.
+type Repository struct {
+	fleet.Scope
+	Public bool // neither private nor internal
+}
+
+// Repositories lists the repositories of an organisation that can have runs:
+// all that the credential may see or, with an error, none. A classic token
+// without the scope repo is fleet.ErrForbidden: GitHub shows it the public ones
+// as if they were all.
+func (c *Client) Repositories(ctx context.Context, org fleet.Scope) ([]Repository, error) {
+	var all []Repository
+	for number := 1; number <= maxPages; number++ {
+		o := operation{
+			op: OpRepositories, scope: org, method: http.MethodGet, want: http.StatusOK,
+			path: fmt.Sprintf("repos?sort=full_name&per_page=%d&page=%d", perPage, number),
+		}
+		var page []struct {
+			Name     string `json:"name"`
+			Private  *bool  `json:"private"`
+			Archived bool   `json:"archived"`
+			Disabled bool   `json:"disabled"`
+		}
+		header, err := c.do(ctx, o, decoded{&page})
+		if err != nil {
+			return nil, err
+		}
+		if scopes, classic := header["X-Oauth-Scopes"]; classic && !slices.Contains(words(strings.Join(scopes, ",")), "repo") {
+			e := o.fail(fleet.ErrForbidden, "the token's OAuth scopes lack repo, so that private repositories are left out", nil)
+			e.Status = http.StatusOK
+			return nil, e
+		}
+		for _, w := range page {
+			repo := fleet.Scope{Kind: fleet.ScopeRepo, Owner: org.Owner, Repo: w.Name}
+			if err := repo.Valid(); err != nil {
+				return nil, o.malformed(http.StatusOK, err.Error())
+			}
+			if w.Private == nil {
+				return nil, o.malformed(http.StatusOK, "repository "+w.Name+" does not say whether it is private")
+			}
+			if !w.Archived && !w.Disabled {
+				all = append(all, Repository{repo, !*w.Private})
+			}
+		}
+		if len(page) == 0 || nextPage(header) == nil {
+			break
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,264 @@
+package github_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/github/githubsim"
+)
+
+var widgets = fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "widgets"}
+
+// queue makes n workflow jobs of one run.
+func queue(t *testing.T, sim *githubsim.Sim, n int) []int64 {
+	t.Helper()
+	var ids []int64
+	for range n {
+		spec := githubsim.JobSpec{Labels: []string{"GPU", "linux"}}
+		if len(ids) > 0 {
+			spec.RunID = runOf(sim, ids[0])
+		}
+		id, err := sim.QueueJob(widgets, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func runOf(sim *githubsim.Sim, job int64) int64 {
+	for _, j := range sim.Jobs() {
+		if j.ID == job {
+			return j.RunID
+		}
+	}
+	return 0
+}
+
+func TestARunOf150JobsIsListedWhole(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 99, 100, 101, 150, 200} {
+		sim, url := simulator(t)
+		gh := client(t, url)
+		ids := queue(t, sim, n)
+		runs, _, err := gh.WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
+		if diff := cmp.Diff([]github.WorkflowRun{{ID: runOf(sim, ids[0]), State: fleet.WorkflowJobQueued}}, runs); err != nil || diff != "" {
+			t.Fatalf("WorkflowRuns: %v (-want +got):\n%s", err, diff)
+		}
+		jobs, _, err := gh.WorkflowJobs(t.Context(), widgets, runs[0].ID, github.LatestAttempt)
+		if err != nil || len(jobs) != n {
+			t.Fatalf("run of %d: %d jobs, %v", n, len(jobs), err)
+		}
+		for i, j := range jobs {
+			want := fleet.WorkflowJob{
+				ID: ids[i], RunID: runs[0].ID, RunAttempt: 1, Repository: "acme/widgets", Labels: []string{"gpu", "linux"},
+				State: fleet.WorkflowJobQueued, QueuedAt: j.QueuedAt,
+			}
+			if diff := cmp.Diff(want, j); diff != "" || j.QueuedAt.IsZero() {
+				t.Fatalf("job %d (-want +got):\n%s", i, diff)
+			}
+		}
+		one, err := gh.WorkflowJob(t.Context(), widgets, ids[n-1])
+		if diff := cmp.Diff(jobs[n-1], one); err != nil || diff != "" {
+			t.Errorf("WorkflowJob: %v (-want +got):\n%s", err, diff)
+		}
+	}
+}
+
+func TestManyRunsAreListedWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	gh := client(t, url)
+	for range 1000 {
+		queue(t, sim, 1)
+	}
+	if runs, _, err := gh.WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued); err != nil || len(runs) != 1000 {
+		t.Errorf("%d runs, %v, want 1,000", len(runs), err)
+	}
+	queue(t, sim, 1) // GitHub counts it and does not show it
+	runs, _, err := gh.WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
+	wantKind(t, "1,001 runs", err, fleet.ErrMalformed)
+	if runs != nil || !strings.Contains(err.Error(), "1000 are shown where total_count says 1001") {
+		t.Errorf("%d runs, %v, want none and why", len(runs), err)
+	}
+}
+
+func TestAFaultOnTheSecondPageGivesNoJobsAtAll(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	gh := client(t, url)
+	run := runOf(sim, queue(t, sim, 150)[0])
+	page := ""
+	sim.Intercept(func(r *http.Request) http.Handler {
+		if page == "" || r.URL.Query().Get("page") != "2" {
+			return nil
+		}
+		if page == "502" {
+			return says(http.StatusBadGateway, `{"message":"Server Error"}`)
+		}
+		return says(http.StatusOK, page)
+	})
+	job := `{"id":1,"run_id":1,"status":"queued","labels":["a"]}`
+	for name, tt := range map[string]struct {
+		page string
+		want error
+	}{
+		"502":                   {"502", fleet.ErrUnavailable},
+		"nothing there":         {`{"total_count":150,"jobs":[]}`, fleet.ErrMalformed},
+		"another total":         {`{"total_count":1,"jobs":[` + job + `]}`, fleet.ErrMalformed},
+		"no total":              {`{"jobs":[]}`, fleet.ErrMalformed},
+		"a total that is text":  {`{"total_count":"150","jobs":[]}`, fleet.ErrMalformed},
+		"half a job":            {`{"total_count":150.5,"jobs":[]}`, fleet.ErrMalformed},
+		"no jobs":               {`{"total_count":150}`, fleet.ErrMalformed},
+		"jobs that are null":    {`{"total_count":150,"jobs":null}`, fleet.ErrMalformed},
+		"one that is null":      {`{"total_count":150,"jobs":[null]}`, fleet.ErrMalformed},
+		"one without an id":     {`{"total_count":150,"jobs":[{"status":"queued"}]}`, fleet.ErrMalformed},
+		"one without a status":  {`{"total_count":150,"jobs":[{"id":1}]}`, fleet.ErrMalformed},
+		"more than were wanted": {`{"total_count":150,"jobs":[` + strings.Repeat(job+",", 100) + job + `]}`, fleet.ErrMalformed},
+		"empty":                 {` `, fleet.ErrMalformed},
+		"null":                  {`null`, fleet.ErrMalformed},
+	} {
+		page = tt.page
+		jobs, _, err := gh.WorkflowJobs(t.Context(), widgets, run, github.LatestAttempt)
+		wantKind(t, name, err, tt.want)
+		if jobs != nil {
+			t.Errorf("%s: %d jobs, want none", name, len(jobs))
+		}
+	}
+	page = ""
+	if jobs, _, err := gh.WorkflowJobs(t.Context(), widgets, run, github.LatestAttempt); err != nil || len(jobs) != 150 {
+		t.Errorf("%d jobs, %v, once it is over", len(jobs), err)
+	}
+}
+
+// A job that comes between two pages costs another walk, and no job.
+func TestAJobThatComesBetweenPagesIsListed(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	run := runOf(sim, queue(t, sim, 150)[0])
+	pages := 0
+	sim.Intercept(func(r *http.Request) http.Handler {
+		if pages++; pages == 2 {
+			if _, err := sim.QueueJob(widgets, githubsim.JobSpec{RunID: run}); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	})
+	jobs, _, err := client(t, url).WorkflowJobs(t.Context(), widgets, run, github.LatestAttempt)
+	if err != nil || len(jobs) != 151 || pages != 4 {
+		t.Errorf("%d jobs on %d pages, %v, want 151 on 4", len(jobs), pages, err)
+	}
+}
+
+func TestAServerThatDoesNotHeedTheStatusListsNothing(t *testing.T) {
+	t.Parallel()
+	gh := answers(t, says(http.StatusOK, `{"total_count":1,"workflow_runs":[{"id":1,"status":"completed"}]}`))
+	runs, _, err := gh.WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
+	wantKind(t, "another status", err, fleet.ErrMalformed)
+	if runs != nil {
+		t.Errorf("runs %v, want none", runs)
+	}
+	_, err = answers(t, says(http.StatusOK, `{"id":2,"status":"queued"}`)).WorkflowJob(t.Context(), widgets, 1)
+	wantKind(t, "another job", err, fleet.ErrMalformed)
+}
+
+func TestRepositoriesThatCanHaveRuns(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	for i := range 130 {
+		repo := fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: fmt.Sprint("r", i)}
+		if err := sim.AddScope(repo); err != nil {
+			t.Fatal(err)
+		}
+		if err := sim.SetPublic(repo, i == 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	repos, err := client(t, url).Repositories(t.Context(), org)
+	if err != nil || len(repos) != 131 { // with widgets
+		t.Errorf("%d repositories, %v, want 131", len(repos), err)
+	}
+	for _, repo := range repos {
+		if repo.Public != (repo.Repo == "r7") {
+			t.Errorf("%s: public %t", repo.Scope, repo.Public)
+		}
+	}
+	got, err := answers(t, says(http.StatusOK, `[{"name":"a","private":false},{"name":"b","private":true,"archived":true},{"name":"c","private":true,"disabled":true},{"name":"d","private":true}]`)).Repositories(t.Context(), org)
+	want := []github.Repository{
+		{Scope: fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "a"}, Public: true},
+		{Scope: fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "d"}},
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("repositories: %v (-want +got):\n%s", err, diff)
+	}
+	scopes := func(list string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-OAuth-Scopes", list)
+			says(http.StatusOK, `[{"name":"a","private":true}]`)(w, r)
+		}
+	}
+	// GitHub shows public repositories to anybody, and says nothing of others.
+	for _, list := range []string{"", "admin:org", "admin:org, public_repo"} {
+		got, err = answers(t, scopes(list)).Repositories(t.Context(), org)
+		wantKind(t, "scopes "+list, err, fleet.ErrForbidden)
+		if got != nil {
+			t.Errorf("scopes %s: repositories %v", list, got)
+		}
+	}
+	if got, err = answers(t, scopes("admin:org, repo")).Repositories(t.Context(), org); err != nil || len(got) != 1 {
+		t.Errorf("with repo: %v, %v", got, err)
+	}
+	_, err = answers(t, says(http.StatusOK, `[{"name":".."}]`)).Repositories(t.Context(), org)
+	wantKind(t, "a name that is a path", err, fleet.ErrMalformed)
+	_, err = answers(t, says(http.StatusOK, `[{"name":"a"}]`)).Repositories(t.Context(), org)
+	wantKind(t, "public or not", err, fleet.ErrMalformed)
+	_, _, err = answers(t, says(http.StatusForbidden, `{"message":"Resource not accessible by integration"}`)).WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
+	wantKind(t, "no right", err, fleet.ErrForbidden)
+	if !strings.Contains(err.Error(), "read access to actions") {
+		t.Errorf("%v, want the right that lacks", err)
+	}
+}
+
+// A list that is as it was costs nothing of the hour, and one that is not is
+// read anew.
+func TestListsOfRunsThatAreAsTheyWereAreFree(t *testing.T) {
+	t.Parallel()
+	sim, url := simulator(t)
+	gh := client(t, url)
+	list := func(what string, want, charged int) {
+		t.Helper()
+		runs, n, err := gh.WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
+		if err != nil || len(runs) != want || n != charged {
+			t.Errorf("%s: %d runs for %d requests, %v, want %d for %d", what, len(runs), n, err, want, charged)
+		}
+	}
+	for range 150 {
+		queue(t, sim, 1)
+	}
+	list("at first", 150, 2)
+	list("again", 150, 0)
+	last := queue(t, sim, 1)[0]
+	list("one more", 151, 2)
+	if err := sim.FinishJob(last, "cancelled"); err != nil {
+		t.Fatal(err)
+	}
+	list("one fewer", 150, 2)
+	// A cache that says 304 whatever happens is found out where pages disagree.
+	stop, err := sim.Inject(githubsim.Fault{Kind: githubsim.FaultStale304, Path: "/actions/runs", Nth: 2, Count: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue(t, sim, 1)
+	list("one more, and page 2 as it was", 151, 3)
+	stop()
+	list("once more", 151, 1)
+	list("at last", 151, 0)
+}

@@ -1,0 +1,315 @@
+package storm_test
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github/githubsim"
+)
+
+// jobs is the work of a life that is about work.
+type jobs struct {
+	inside  bool          // the fault model: see TestTruth
+	abreast bool          // replicas work side by side; else a life that fails is lived again as it was
+	caches  bool          // GitHub's answers may be old, or lack runners: no listing and no look can be trusted
+	beatAge time.Duration // how old the newest heartbeat of a host is at worst
+
+	mu         sync.Mutex // time passes, and stretches begin, one after the other
+	hosts      map[string]*host
+	lies       map[string][]func() // what ends those about a runner
+	looked     map[string]int      // GETs of a runner in this batch
+	begun      []stretch
+	hookFaults []func()
+	mourned    map[string]bool // runners whose webhooks have lost the end of their work
+}
+
+// about is the lie that GitHub tells of a runner at work; empty: none.
+type about string
+
+const (
+	aboutAll    about = "offline and idle"
+	aboutStatus about = "offline"
+	aboutBusy   about = "idle"
+)
+
+// stretch is one workflow job on one runner, and who tells of it.
+type stretch struct {
+	honest     witness // empty: nobody has to be
+	list, look about   // what listings and GET by id lie about
+	deletes    bool    // DELETE lies too: it is not refused
+	webhook    githubsim.FaultKind
+	late       time.Duration // of the webhook, where it is
+	says       fleet.HostRunnerState
+
+	runner string    // SCOPE/ID
+	job    int64     // at GitHub
+	speaks time.Time // by when the honest witness has spoken
+}
+
+func (s stretch) String() string {
+	var said []string
+	for _, x := range []struct{ who, what string }{
+		{"listings say", string(s.list)}, {"looks say", string(s.look)}, {"the webhook is", string(s.webhook)}, {"the host says", string(s.says)},
+	} {
+		if x.what != "" {
+			said = append(said, x.who+" "+x.what)
+		}
+	}
+	if s.deletes {
+		said = append(said, "DELETE is not refused")
+	}
+	return fmt.Sprintf("work of which %s tells: %s", cmp.Or(string(s.honest), "nobody has to"), strings.Join(said, ", "))
+}
+
+// drawStretch draws who tells what of a stretch of work to come. Listings, and
+// webhooks that come late, can be the only ones to tell the truth of a runner
+// that the record has online, since only then must it be seen offline for long
+// before anything is done.
+func (w *world) drawStretch(recordedOnline bool) stretch {
+	from := []witness{byHost}
+	if !w.jobs.caches {
+		from = append(from, byLook)
+		if recordedOnline {
+			from = append([]witness{byListing, byListing}, from...) // its turn is rare
+		}
+	}
+	if w.sendsJobs {
+		from = append(from, byWebhook)
+	}
+	s := stretch{
+		list:    anyOf(w, "listings lie about", aboutAll, aboutAll, aboutAll, aboutStatus, aboutBusy, ""),
+		look:    anyOf(w, "looks lie about", aboutAll, aboutAll, aboutAll, aboutStatus, aboutBusy, ""),
+		deletes: !w.oneIn(5, "DELETE tells the truth"),
+		webhook: anyOf(w, "webhook", githubsim.FaultHookDropped, githubsim.FaultHookDropped, githubsim.FaultHookSignature, githubsim.FaultHookLate, ""),
+		late:    20 * time.Minute,
+		says:    anyOf(w, "host says", "", "", fleet.HostRunnerStopped, fleet.HostRunnerBusy),
+	}
+	if w.jobs.inside {
+		s.honest = anyOf(w, "honest", from...)
+	}
+	switch s.honest {
+	case byListing:
+		s.list = anyOf(w, "of listings", aboutStatus, aboutBusy, "")
+	case byLook:
+		s.look = anyOf(w, "of looks", aboutStatus, "")
+		if w.lags.Connect == 0 { // else it is shown offline for a while, whoever lies
+			s.look = anyOf(w, "of looks", s.look, aboutBusy)
+		}
+	case byWebhook:
+		s.webhook, s.late = anyOf(w, "of webhooks", "", "", githubsim.FaultHookTwice), 0
+		if recordedOnline && w.oneIn(2, "late") {
+			s.webhook = githubsim.FaultHookLate
+			s.late = anyOf(w, "by", time.Minute, 3*time.Minute, w.reap.offlineFor+w.reap.grace-30*time.Second)
+		}
+	case byHost:
+		s.says = anyOf(w, "of hosts", fleet.HostRunnerBusy, fleet.HostRunnerBusy, fleet.HostRunnerIdle)
+	}
+	return s
+}
+
+// begin gives a runner a workflow job, if it can have one: it is connected then.
+// Hooks call it too.
+func (w *world) begin(scope fleet.Scope, id int64, s stretch) bool {
+	w.jobs.mu.Lock()
+	defer w.jobs.mu.Unlock()
+	return w.beginLocked(scope, id, s)
+}
+
+func (w *world) beginLocked(scope fleet.Scope, id int64, s stretch) bool {
+	r, there := w.runner(scope, id)
+	if !there || r.Busy {
+		return false
+	}
+	if !r.Online && w.sim.Connect(scope, id) != nil {
+		return false // it has just gone
+	}
+	s.runner, s.speaks = runnerKey(scope, id), w.clock.now()
+	w.slander(scope, id, s)
+	if s.says == "" {
+		delete(w.jobs.hosts, s.runner)
+	} else {
+		w.hostOf(scope, r).says = s.says
+	}
+	mend := func() {}
+	if s.webhook != "" {
+		mend = w.inject(githubsim.Fault{Kind: s.webhook, Delay: s.late, Event: "workflow_job.in_progress"})
+	}
+	err := w.sim.Assign(scope, id)
+	mend()
+	if err != nil {
+		return false
+	}
+	if r, there := w.runner(scope, id); there {
+		s.job = r.Job
+	}
+	if s.honest == byWebhook {
+		s.speaks = s.speaks.Add(s.late)
+	}
+	w.jobs.begun = append(w.jobs.begun, s)
+	w.sim.Deliver(w.ctx)
+	w.lapseLocked(5 * time.Second) // or a host would say two things at once
+	return true
+}
+
+// slander has GitHub lie about a runner, in place of what it lied before.
+func (w *world) slander(scope fleet.Scope, id int64, s stretch) {
+	key := runnerKey(scope, id)
+	w.clearName(key)
+	lie := func(what about, f githubsim.Fault) {
+		if what == "" {
+			return
+		}
+		f.Kind, f.Scope, f.IDs = githubsim.FaultMistaken, scope, []int64{id}
+		f.Field = map[about]string{aboutStatus: "status", aboutBusy: "busy"}[what]
+		w.jobs.lies[key] = append(w.jobs.lies[key], w.inject(f))
+	}
+	lie(s.list, githubsim.Fault{Path: ofPages})
+	lie(s.look, githubsim.Fault{Path: ofRunner, Method: http.MethodGet})
+	if s.deletes {
+		lie(aboutAll, githubsim.Fault{Path: ofRunner, Method: http.MethodDelete})
+	}
+}
+
+// clearName ends the lies about a runner.
+func (w *world) clearName(key string) {
+	for _, lift := range w.jobs.lies[key] {
+		lift()
+	}
+	delete(w.jobs.lies, key)
+}
+
+func (w *world) inject(f githubsim.Fault) func() {
+	lift, err := w.sim.Inject(f)
+	if err != nil {
+		panic(err) // the fault is one of ours
+	}
+	return lift
+}
+
+// hostOf is the host that a runner is on.
+func (w *world) hostOf(scope fleet.Scope, r githubsim.State) *host {
+	key := runnerKey(scope, r.ID)
+	if w.jobs.hosts[key] == nil {
+		w.jobs.hosts[key] = &host{name: fmt.Sprintf("h%d-%s", w.life, r.Name), target: w.targetOf(scope).Name, runner: r.Name}
+	}
+	return w.jobs.hosts[key]
+}
+
+func runnerKey(scope fleet.Scope, id int64) string { return fmt.Sprintf("%s/%d", scope, id) }
+
+func (w *world) targetOf(scope fleet.Scope) *target {
+	i := slices.IndexFunc(w.targets, func(t *target) bool { return t.Scope == scope })
+	return w.targets[i]
+}
+
+// runner is the truth about a runner, if it is there.
+func (w *world) runner(scope fleet.Scope, id int64) (githubsim.State, bool) {
+	all := w.sim.Snapshot(scope)
+	i := slices.IndexFunc(all, func(s githubsim.State) bool { return s.ID == id })
+	if i < 0 {
+		return githubsim.State{}, false
+	}
+	return all[i], true
+}
+
+// strikeWork is an interruption that begins a stretch of work while replicas are
+// at theirs. Somebody else may be between a look at that runner and its DELETE,
+// or on the way from the one to the other: then GitHub does refuse the DELETE,
+// or it is outside the fault model.
+func (w *world) strikeWork(at moment, asked githubsim.Request, id int64, s stretch) {
+	w.jobs.mu.Lock()
+	defer w.jobs.mu.Unlock()
+	own := at == atLook && asked.RunnerID == id && w.jobs.looked[runnerKey(asked.Scope, id)] == 1
+	if w.jobs.inside && !own {
+		s.deletes = false
+	}
+	w.beginLocked(asked.Scope, id, s)
+}
+
+// endWork is for a runner that somebody has killed meanwhile: GitHub is right
+// about it from then on. Its host goes on as before.
+func (w *world) endWork(scope fleet.Scope, id int64) {
+	if w.jobs == nil {
+		return
+	}
+	w.jobs.mu.Lock()
+	defer w.jobs.mu.Unlock()
+	w.clearName(runnerKey(scope, id))
+}
+
+// sawLook counts looks. It waits for a stretch that is just beginning, so that
+// its witness has spoken when the look is answered.
+func (w *world) sawLook(r githubsim.Request) {
+	w.jobs.mu.Lock()
+	defer w.jobs.mu.Unlock()
+	w.jobs.looked[runnerKey(r.Scope, r.RunnerID)]++
+}
+
+// liveWorking is what befalls fleets at work between two rounds.
+func (w *world) liveWorking() {
+	w.hookWeather()
+	for _, t := range w.targets {
+		for range rapid.IntRange(0, 4).Draw(w.T, "changes") {
+			w.changeWork(t)
+		}
+	}
+}
+
+func (w *world) changeWork(t *target) {
+	which := rapid.IntRange(0, 999).Draw(w.T, "runner")
+	what := rapid.SampledFrom([]string{"begin", "begin", "begin", "slander", "slander", "finish", "kill", "connect", "remove", "create"}).Draw(w.T, "change")
+	all := w.sim.Snapshot(t.Scope)
+	if what == "create" || len(all) == 0 {
+		w.newcomer(t.Scope, which)
+		return
+	}
+	r := all[which%len(all)]
+	key := runnerKey(t.Scope, r.ID)
+	working := r.Online && r.Busy
+	switch {
+	case what == "begin" && !r.Busy:
+		s := w.drawStretch(r.Shown == fleet.StatusOnline && w.recordedOnline(t, r.ID))
+		if w.begin(t.Scope, r.ID, s) {
+			w.tell("runner %s begins %v", key, s)
+		}
+	case what == "slander" && r.Online && !r.Busy:
+		s := stretch{list: aboutAll, look: aboutAll, deletes: true}
+		w.slander(t.Scope, r.ID, s)
+		w.tell("runner %s is idle and said to be offline", key)
+	case what == "finish" && working:
+		w.ok(w.sim.Finish(t.Scope, r.ID))
+		if h := w.jobs.hosts[key]; h != nil {
+			h.says = anyOf(w, "host says then", "", fleet.HostRunnerIdle)
+		}
+		if w.oneIn(2, "the lies end with it") {
+			w.clearName(key)
+		}
+	case what == "kill":
+		w.ok(w.sim.Kill(t.Scope, r.ID))
+		w.clearName(key)
+		if h := w.jobs.hosts[key]; h != nil {
+			h.says = anyOf(w, "host says then", "", fleet.HostRunnerStopped)
+		}
+	case what == "connect":
+		w.ok(w.sim.Connect(t.Scope, r.ID))
+	case what == "remove":
+		w.ok(w.sim.Remove(t.Scope, r.ID))
+		delete(w.jobs.hosts, key)
+	}
+}
+
+// recordedOnline reports whether muster takes a runner for online: the time that
+// counts as offline has then not begun. It is for what to draw, and judges
+// nothing.
+func (w *world) recordedOnline(t *target, id int64) bool {
+	return w.count(`SELECT count(*) FROM muster.runner WHERE target = $1 AND runner_id = $2 AND status = 'online'
+		AND missing_since IS NULL AND removed_at IS NULL`, t.Name, id) == 1
+}

@@ -1,0 +1,51 @@
+package policies
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// neighbours counts what stands around each of a target's live runners.
+func neighbours(live []fleet.Observed) map[int64]fleet.Neighbours {
+	online := map[string]int{}           // by labels
+	appeared := map[string][]time.Time{} // by host
+	keys := make([]string, len(live))
+	for i := range live {
+		r := &live[i]
+		keys[i] = strings.Join(r.Labels, "\x00")
+		if !r.RemovedAt.IsZero() || !r.MissingSince.IsZero() {
+			continue
+		}
+		if r.Status == fleet.StatusOnline {
+			online[keys[i]]++
+		}
+		if r.Host != "" {
+			appeared[r.Host] = append(appeared[r.Host], r.FirstSeenAt)
+		}
+	}
+	for _, times := range appeared {
+		slices.SortFunc(times, time.Time.Compare)
+	}
+	around := make(map[int64]fleet.Neighbours, len(live))
+	for i := range live {
+		r := &live[i]
+		n := fleet.Neighbours{Alike: online[keys[i]]}
+		if r.Status == fleet.StatusOnline && r.RemovedAt.IsZero() && r.MissingSince.IsZero() {
+			n.Alike-- // not beside itself
+		}
+		// Its own first appearance is never later than when it was last there.
+		times := appeared[r.Host]
+		first, _ := slices.BinarySearchFunc(times, r.LastThereAt(), func(at, there time.Time) int {
+			if at.After(there) {
+				return 1
+			}
+			return -1
+		})
+		n.Newer = len(times) - first
+		around[r.ID] = n
+	}
+	return around
+}

@@ -1,0 +1,196 @@
+package policies
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/parser"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// Answer is what an expression says of a runner.
+type Answer string
+
+const (
+	AnswerYes     Answer = "yes"
+	AnswerNo      Answer = "no"
+	AnswerUnknown Answer = "unknown" // it rests on something that is not known
+	AnswerError   Answer = "error"
+)
+
+// Reading is what an expression of a policy says of one runner, clause by
+// clause.
+type Reading struct {
+	Name    string // of the exemption; empty: match
+	Answer  Answer
+	Clauses []Clause
+}
+
+// Clause is an operand of an expression's outermost && or ||, or all of it
+// where it has none.
+type Clause struct {
+	Text    string // as CEL writes it
+	Answer  Answer
+	Decides bool // it alone would make the answer what it is, or all that do together
+	// Known are the things that it names and what they are, such as
+	// runner.status = "offline"; for an error, what it is.
+	Known []string
+}
+
+// Read evaluates the policy's match and its exemptions on a runner, by their
+// clauses: with the programs and on the variables that Decide has. newer is the
+// runner's count in [fleet.Neighbours]. A policy that matches always has no
+// match to read.
+func (p *Policy) Read(r *fleet.Observed, newer int, target fleet.TargetState, now time.Time) []Reading {
+	vars := &activation{target: viewOf(target)}
+	vars.observe(r, newer, now)
+	var all []Reading
+	if err := oversized(r); err != nil {
+		return []Reading{{Answer: AnswerError, Clauses: []Clause{{Text: "match", Answer: AnswerError, Decides: true, Known: []string{err.Error()}}}}}
+	}
+	if p.match != nil {
+		all = append(all, p.match.read("", vars))
+	}
+	for _, x := range p.exempt {
+		all = append(all, x.read(x.name, vars))
+	}
+	return all
+}
+
+func (c *compiled) read(name string, vars *activation) Reading {
+	whole, _ := answerOf(c.program, vars)
+	reading := Reading{Name: name, Answer: whole}
+	operator, operands := split(c.checked.NativeRep().Expr())
+	for _, e := range operands {
+		clause := Clause{Answer: AnswerError, Known: vars.known(e)}
+		text, program, err := c.part(e)
+		if clause.Text = text; err == nil {
+			clause.Answer, err = answerOf(program, vars)
+		}
+		if err != nil {
+			clause.Known = append(clause.Known, err.Error())
+		}
+		reading.Clauses = append(reading.Clauses, clause)
+	}
+	for i := range reading.Clauses {
+		reading.Clauses[i].Decides = decides(operator, whole, reading.Clauses[i].Answer)
+	}
+	return reading
+}
+
+// part compiles one clause as the whole was.
+func (c *compiled) part(e celast.Expr) (string, cel.Program, error) {
+	text, err := parser.Unparse(e, c.checked.NativeRep().SourceInfo())
+	if err != nil {
+		return "", nil, err
+	}
+	checked, issues := c.env.Compile(text)
+	if issues.Err() != nil {
+		return text, nil, issues.Err()
+	}
+	program, err := c.env.Program(checked)
+	return text, program, err
+}
+
+// split gives the operands of an expression's outermost && or ||, chains of the
+// same operator as one.
+func split(e celast.Expr) (operator string, operands []celast.Expr) {
+	if e.Kind() == celast.CallKind {
+		if name := e.AsCall().FunctionName(); name == operators.LogicalAnd || name == operators.LogicalOr {
+			operator = name
+		}
+	}
+	if operator == "" {
+		return "", []celast.Expr{e}
+	}
+	for _, arg := range e.AsCall().Args() {
+		if inner, parts := split(arg); inner == operator {
+			operands = append(operands, parts...)
+			continue
+		}
+		operands = append(operands, arg)
+	}
+	return operator, operands
+}
+
+// decides reports whether a clause is why the whole is what it is.
+func decides(operator string, whole, clause Answer) bool {
+	switch {
+	case operator == operators.LogicalAnd && whole == AnswerYes, operator == operators.LogicalOr && whole == AnswerNo:
+		return true // all of them
+	}
+	return clause == whole
+}
+
+func answerOf(p cel.Program, vars *activation) (Answer, error) {
+	switch answer, _, err := evaluate(p, vars); {
+	case err != nil:
+		return AnswerError, err
+	case answer == unknown:
+		return AnswerUnknown, nil
+	case answer == yes:
+		return AnswerYes, nil
+	}
+	return AnswerNo, nil
+}
+
+// known are the fields that an expression names, with their values.
+func (a *activation) known(e celast.Expr) []string {
+	var shown []string
+	celast.PostOrderVisit(e, celast.NewExprVisitor(func(e celast.Expr) {
+		if e.Kind() != celast.SelectKind || e.AsSelect().Operand().Kind() != celast.IdentKind {
+			return
+		}
+		variable, field := e.AsSelect().Operand().AsIdent(), e.AsSelect().FieldName()
+		value, ok := a.value(variable, field)
+		text := fmt.Sprintf("%s.%s = %s", variable, field, value)
+		if ok && !slices.Contains(shown, text) {
+			shown = append(shown, text)
+		}
+	}))
+	return shown
+}
+
+// value is a field as people read it; false where there is none of that name.
+func (a *activation) value(variable, field string) (string, bool) {
+	view, ok := a.ResolveName(variable)
+	if !ok {
+		return "", false
+	}
+	v := reflect.ValueOf(view).Elem()
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get("cel") != field {
+			continue
+		}
+		switch x := v.Field(i).Interface().(type) {
+		case *time.Duration:
+			if x == nil {
+				return "unknown", true
+			}
+			return short(x.Truncate(time.Second)), true
+		case *int64:
+			if x == nil {
+				return "unknown", true
+			}
+			return strconv.FormatInt(*x, 10), true
+		case []string:
+			return "[" + strings.Join(x, ", ") + "]", true
+		case string:
+			if x == "" && unknownFields[variable+"."+field] != nil {
+				return "unknown", true
+			}
+			return strconv.Quote(x), true
+		default:
+			return fmt.Sprint(x), true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,172 @@
+package demand
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
+)
+
+// compare compares the workflow jobs of one repository.
+func (p *part) compare(ctx context.Context, repository string) error {
+	at, err := p.Now(ctx)
+	if err != nil {
+		return err
+	}
+	repo, err := fleet.ParseScope("repo/" + repository)
+	if err != nil {
+		p.fail(fmt.Errorf("compare the workflow jobs of %s: %w", repository, err))
+		return nil
+	}
+	told, err := p.open(ctx, repo)
+	if err == nil {
+		if err := p.learn(ctx, told); err != nil {
+			return err
+		}
+		var left map[int64]fleet.WorkflowJob
+		if left, err = p.DB.OpenJobsOf(ctx, p.target.Name, repository, at); err != nil {
+			return err
+		}
+		maps.DeleteFunc(left, func(id int64, _ fleet.WorkflowJob) bool { _, shown := told[id]; return shown })
+		var ends map[int64]fleet.WorkflowJob
+		ends, err = p.reread(ctx, repo, left, at)
+		if err := p.learn(ctx, ends); err != nil {
+			return err
+		}
+	}
+	switch {
+	case errors.Is(err, errSpent), err != nil && ctx.Err() != nil:
+		return nil // the rest of it has its turn in the next part
+	case err != nil:
+		if errors.Is(err, fleet.ErrNotFound) {
+			p.listed = time.Time{} // it may have gone, or have another name
+		}
+		p.fail(err)
+		return nil
+	}
+	return p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.CompareRepository(ctx, p.target.Name, repository, at) })
+}
+
+// open lists the workflow jobs of all runs that are not over, by id.
+func (p *part) open(ctx context.Context, repo fleet.Scope) (map[int64]fleet.WorkflowJob, error) {
+	runs := map[int64]bool{}
+	// In this order: a run that begins in between is in the second list.
+	for _, state := range []fleet.WorkflowJobState{fleet.WorkflowJobQueued, fleet.WorkflowJobInProgress} {
+		listed, charged, err := p.target.GitHub.WorkflowRuns(ctx, repo, state)
+		p.calls += charged
+		if err != nil {
+			return nil, err
+		}
+		for _, run := range listed {
+			runs[run.ID] = true
+		}
+	}
+	all := map[int64]fleet.WorkflowJob{}
+	for _, run := range slices.Sorted(maps.Keys(runs)) {
+		jobs, charged, err := p.target.GitHub.WorkflowJobs(ctx, repo, run, github.LatestAttempt)
+		p.calls += charged
+		if err != nil && !errors.Is(err, fleet.ErrNotFound) { // it was deleted since
+			return nil, err
+		}
+		for _, j := range jobs {
+			all[j.ID] = j
+		}
+	}
+	return all, nil
+}
+
+// errSpent says that a part has asked enough.
+var errSpent = errors.New("no requests are left for this part")
+
+// reread asks for workflow jobs one by one that nobody has told the end of and
+// that no run shows: those of one run together. Listings lack what is there now
+// and then, so only what is said of the job itself counts. One that waits and is
+// gone, in a repository whose runs can be listed, is over. Of one that runs that
+// is no proof: its event may be the only witness that keeps its runner, and one
+// false answer must not silence it for ever. It counts until GitHub would end it.
+func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]fleet.WorkflowJob, at time.Time) (map[int64]fleet.WorkflowJob, error) {
+	told := map[int64]fleet.WorkflowJob{}
+	byRun := map[int64]int{}
+	for _, j := range left {
+		byRun[j.RunID]++
+	}
+	for _, run := range slices.Sorted(maps.Keys(byRun)) {
+		if run == 0 || byRun[run] < 2 {
+			continue
+		}
+		if p.spent() >= 2*partRoom {
+			return told, errSpent
+		}
+		jobs, charged, err := p.target.GitHub.WorkflowJobs(ctx, repo, run, github.AllAttempts)
+		p.calls += charged
+		if err != nil && !errors.Is(err, fleet.ErrNotFound) {
+			return told, err
+		}
+		for _, j := range jobs {
+			told[j.ID] = j
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(left)) {
+		if _, done := told[id]; done {
+			continue
+		}
+		if p.spent() >= 2*partRoom {
+			return told, errSpent
+		}
+		j, err := p.target.GitHub.WorkflowJob(ctx, repo, id)
+		p.calls++
+		switch {
+		case errors.Is(err, fleet.ErrNotFound) && left[id].State == fleet.WorkflowJobInProgress:
+			continue
+		case errors.Is(err, fleet.ErrNotFound):
+			j = fleet.WorkflowJob{ID: id, State: fleet.WorkflowJobCompleted, CompletedAt: at}
+		case err != nil:
+			return told, err
+		}
+		told[id] = j
+	}
+	return told, nil
+}
+
+// learn adds what GitHub told to what is known. What is known already costs one
+// statement, however much it is.
+func (p *part) learn(ctx context.Context, told map[int64]fleet.WorkflowJob) error {
+	if len(told) == 0 {
+		return nil
+	}
+	ids := slices.Sorted(maps.Keys(told))
+	known, err := p.DB.WorkflowJobs(ctx, p.target.Name, ids)
+	if err != nil {
+		return err
+	}
+	now, err := p.Now(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		j := told[id]
+		j.Target = p.target.Name
+		if have, ok := known[id]; j.State == "" || ok && same(have, Fold(have, j)) {
+			continue
+		}
+		// One transaction each: a job may concern its runner, and syncs lock
+		// many of those.
+		err := p.DB.InTx(ctx, func(tx *db.Tx) error {
+			news, err := p.add(ctx, tx, j, now)
+			if news && err == nil {
+				p.news++
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

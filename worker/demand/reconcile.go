@@ -1,0 +1,314 @@
+package demand
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
+)
+
+const (
+	// lookEvery is how often it is looked for comparisons that are due, and
+	// compareEvery the least time from one part of a target's to the next.
+	lookEvery    = 10 * time.Second
+	compareEvery = time.Minute
+	// partLimit is how long a part may take; then it is somebody else's turn.
+	partLimit = 3 * time.Minute
+	// partFaults is how many repositories may fail in a part: then it is not
+	// they who are at fault.
+	partFaults = 3
+	// A repository is compared in every part that there is room in for a week
+	// after something was told of it. All others, of which the events of a
+	// first job would have to be lost, have their turn every few hours.
+	hotFor    = 7 * 24 * time.Hour
+	coldEvery = 6 * time.Hour
+	listEvery = 6 * time.Hour // how often the repositories of an organisation are listed
+)
+
+// A part ends after as many requests that GitHub charged for as a credential
+// has room for in partRoom, once the repository under way is done, and each of
+// them sets the next part off by as much. Room is comparedShare of the
+// credential's hour: 1,800 requests of the 5,000 that each has at least. A server
+// without limits is spared all the same, as one of freeHour.
+const (
+	partRoom      = 2 * time.Minute
+	comparedShare = 36 // percent
+	freeHour      = 50_000
+)
+
+// hourly is how many requests an hour comparisons may cost, where GitHub allows
+// so many in all; 0: it does not limit them.
+func hourly(limit int) int {
+	if limit <= 0 {
+		limit = freeHour
+	}
+	return max(limit*comparedShare/100, 1)
+}
+
+// Compared is a target of which GitHub is asked what its events may not have
+// told.
+type Compared struct {
+	fleet.Target
+	GitHub teller
+	// Pools says that it has some: they rest on all workflow jobs being known.
+	// Without, only its webhooks are looked after.
+	Pools bool
+}
+
+// teller is what a comparison asks of GitHub. Listings are whole or an error.
+type teller interface {
+	Repositories(ctx context.Context, org fleet.Scope) ([]github.Repository, error)
+	RunnerGroups(ctx context.Context, scope fleet.Scope) (groups []fleet.RunnerGroup, charged int, err error)
+	WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (runs []github.WorkflowRun, charged int, err error)
+	WorkflowJobs(ctx context.Context, repo fleet.Scope, run int64, attempts github.WorkflowAttempts) (jobs []fleet.WorkflowJob, charged int, err error)
+	WorkflowJob(ctx context.Context, repo fleet.Scope, id int64) (fleet.WorkflowJob, error)
+	Limits() github.Limits
+	hooks
+}
+
+// Reconciler compares what events told of workflow jobs with what GitHub says
+// when it is asked, part by part, and adds what they did not tell. Jobs only
+// ever become more, or come to an end that GitHub has told of that very job, so
+// that nothing that goes wrong makes demand smaller. All fields are
+// required. It is safe for concurrent use; replicas take turns.
+type Reconciler struct {
+	Intake  *Intake                    // that adds what is told
+	Targets func() map[string]Compared // by name, as configured now: those with pools or webhooks
+}
+
+// Run compares whatever is due, until ctx ends.
+func (r *Reconciler) Run(ctx context.Context) error {
+	var underWay sync.Map // targets
+	var all sync.WaitGroup
+	defer all.Wait()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		for name, target := range r.Targets() {
+			if _, busy := underWay.LoadOrStore(name, true); busy {
+				continue
+			}
+			all.Go(func() {
+				defer underWay.Delete(name)
+				_, err := r.Sweep(ctx, name)
+				if target.Pools {
+					_, compared := r.Reconcile(ctx, name)
+					err = errors.Join(err, compared)
+				}
+				if err != nil && ctx.Err() == nil {
+					r.Intake.Log.WarnContext(ctx, "workflow jobs not compared, trying again", "target", name, "err", err)
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// Reconcile does the next part of a target's comparison, where it is due; false:
+// it is not. An error is Postgres's, or says that ctx has ended; what GitHub did
+// not answer stands in the record.
+func (r *Reconciler) Reconcile(ctx context.Context, name string) (bool, error) {
+	target, known := r.Targets()[name]
+	if !known {
+		return false, fmt.Errorf("compare workflow jobs of %s: no target of that name is configured", name)
+	}
+	now, err := r.Intake.Now(ctx)
+	if err != nil {
+		return false, err
+	}
+	p := &part{Intake: r.Intake, target: target, began: now}
+	due := false
+	err = r.Intake.DB.InTx(ctx, func(tx *db.Tx) error {
+		p.before, due, err = tx.ClaimReconciliation(ctx, name, now, now.Add(partLimit))
+		return err
+	})
+	if err != nil || !due {
+		return false, err
+	}
+	err = p.run(ctx)
+	if err == nil {
+		err = p.save(ctx)
+	}
+	log := r.Intake.Log.With("target", name, "calls", p.calls, "news", p.news)
+	switch {
+	case p.fault != nil && fleet.CleanText(p.fault.Error(), maxError) == p.before.Fault:
+		log.DebugContext(ctx, "workflow jobs not compared, as before", "err", p.fault)
+	case p.fault != nil:
+		log.WarnContext(ctx, "workflow jobs not compared, demand is not known", "faults", p.faults, "err", p.fault)
+	case p.news > 0:
+		log.InfoContext(ctx, "workflow jobs found that no event had told of")
+	}
+	return true, err
+}
+
+// part is one part of a comparison under way.
+type part struct {
+	*Intake
+	target Compared
+	before db.Reconciliation
+	began  time.Time
+	listed time.Time // when the repositories were last listed
+	calls  int       // that GitHub charged for; those for repositories roughly
+	news   int       // workflow jobs that something new was told of
+	faults int
+	fault  error // the first
+	wait   time.Duration
+	over   bool // nothing more is to be asked of GitHub
+
+	groupsAt    time.Time // as Reconciliation has it
+	groupsFault string
+}
+
+// run asks GitHub. What it does not answer is a fault of the part's; an error
+// is something else.
+func (p *part) run(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, partLimit)
+	defer cancel()
+	if err := p.groups(asking); err != nil {
+		return err
+	}
+	list := p.list(asking)
+	var all []db.KnownRepository
+	err := p.DB.InTx(ctx, func(tx *db.Tx) error {
+		if err := list(tx); err != nil {
+			return err
+		}
+		since := p.before.BeganAt.Add(-time.Minute) // what was about to be committed then
+		if longest := p.began.Add(-hotFor); since.Before(longest) {
+			since = longest
+		}
+		err := tx.HearRepositories(ctx, p.target.Name, since)
+		if err == nil {
+			all, err = tx.KnownRepositories(ctx, p.target.Name)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, known := range all {
+		if !dueNow(known, p.began) {
+			continue
+		}
+		if p.over || p.spent() >= partRoom || asking.Err() != nil {
+			break
+		}
+		if err := p.compare(asking, known.Repository); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// spent is how much of the time that has room for them the requests have taken.
+func (p *part) spent() time.Duration {
+	return time.Duration(p.calls) * time.Hour / time.Duration(hourly(p.target.GitHub.Limits().Hourly))
+}
+
+// list finds out which repositories the target has, and returns what is to be
+// stored of it.
+func (p *part) list(ctx context.Context) func(*db.Tx) error {
+	name, scope := p.target.Name, p.target.Scope
+	p.listed = p.before.ListedAt
+	switch scope.Kind {
+	case fleet.ScopeRepo:
+		p.listed = p.began
+		return func(tx *db.Tx) error {
+			return tx.ListRepositories(ctx, name, []string{scope.Owner + "/" + scope.Repo}, nil, p.began)
+		}
+	case fleet.ScopeEnterprise:
+		// Nobody lists those of an enterprise: they are the ones heard of.
+		p.listed = p.began
+		return func(tx *db.Tx) error { return tx.ListRepositories(ctx, name, nil, nil, p.began.Add(-hotFor)) }
+	}
+	nothing := func(*db.Tx) error { return nil }
+	if p.began.Sub(p.listed) < listEvery {
+		return nothing
+	}
+	repos, err := p.target.GitHub.Repositories(ctx, scope)
+	p.calls += 1 + len(repos)/100
+	if err != nil {
+		p.listed = time.Time{}
+		p.fail(err)
+		return nothing
+	}
+	p.listed = p.began
+	names := make([]string, len(repos))
+	var public []string
+	for i, repo := range repos {
+		names[i] = repo.Owner + "/" + repo.Repo
+		if repo.Public {
+			public = append(public, names[i])
+		}
+	}
+	return func(tx *db.Tx) error { return tx.ListRepositories(ctx, name, names, public, p.began) }
+}
+
+// hot reports whether something was told of a repository lately.
+func hot(r db.KnownRepository, now time.Time) bool { return now.Sub(r.HeardAt) < hotFor }
+
+func dueNow(r db.KnownRepository, now time.Time) bool {
+	return hot(r, now) || now.Sub(r.ComparedAt) >= coldEvery
+}
+
+// fail notes what GitHub did not answer.
+func (p *part) fail(err error) {
+	if p.fault == nil {
+		p.fault = err
+	}
+	p.faults++
+	p.over = p.over || p.faults >= partFaults || errors.Is(err, fleet.ErrUnauthorized) || errors.Is(err, fleet.ErrRateLimited)
+	var refused *github.Error
+	if errors.As(err, &refused) {
+		p.wait = max(p.wait, refused.Wait)
+	}
+}
+
+// save stores how far the comparison has come.
+func (p *part) save(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), foldLimit)
+	defer cancel()
+	pause := max(compareEvery, p.spent(), p.wait)
+	return p.DB.InTx(ctx, func(tx *db.Tx) error {
+		all, err := tx.KnownRepositories(ctx, p.target.Name)
+		if err != nil {
+			return err
+		}
+		next := db.Reconciliation{BeganAt: p.began, ListedAt: p.listed, AsOf: asOf(all, p.began), GroupsAt: p.groupsAt, GroupsFault: p.groupsFault}
+		if p.fault != nil {
+			next.Fault = fleet.CleanText(p.fault.Error(), maxError)
+		}
+		if p.listed.IsZero() || len(all) == 0 && p.target.Scope.Kind == fleet.ScopeEnterprise {
+			next.AsOf = time.Time{} // which repositories there are is not known
+		}
+		return tx.SaveReconciliation(ctx, p.target.Name, next, p.began.Add(pause))
+	})
+}
+
+// asOf is when all workflow jobs of these repositories were known, at last; zero:
+// never. It is pure.
+func asOf(all []db.KnownRepository, now time.Time) time.Time {
+	at := now
+	for _, r := range all {
+		compared := r.ComparedAt
+		switch {
+		case compared.IsZero():
+			return time.Time{}
+		case !hot(r, now):
+			compared = compared.Add(2 * coldEvery) // within which it had its turn
+		}
+		if compared.Before(at) {
+			at = compared
+		}
+	}
+	return at
+}

@@ -1,0 +1,65 @@
+package scale_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// A pool that is decided on by one process after another, each of which knows
+// nothing, is decided on as by one that remembers all: windows, cool-downs and
+// steps are in the record.
+func TestReplicasDecideAsOneThatRemembers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(func(p *fleet.Pool) {
+		p.Cooldown = fleet.PoolCooldown{Up: 90 * time.Second, Down: 5 * time.Minute}
+		p.Step = fleet.PoolStep{Up: fleet.Portion{Count: 3}, Down: fleet.Portion{Count: 2}}
+	}))
+	pool := w.pools[0]
+	w.sync(everybody)
+	var memory fleet.SizeMemory
+	rng := rand.New(rand.NewPCG(7, 7))
+	directions := map[fleet.SizeDirection]int{}
+	for step := range 60 {
+		w.pass(time.Duration(10+rng.IntN(80)) * time.Second)
+		if rng.IntN(4) == 0 {
+			w.exec(`UPDATE muster.workflow_job SET state = 'completed'`)
+		}
+		if step%20 < 10 {
+			w.queue(rng.IntN(4), "linux")
+		}
+		w.claim()
+		w.sync(everybody)
+		w.tx(func(tx *db.Tx) error { // demand is known, as of now
+			if _, _, err := tx.ClaimReconciliation(w.ctx, "acme", w.clock(), w.clock()); err != nil {
+				return err
+			}
+			return tx.SaveReconciliation(w.ctx, "acme", db.Reconciliation{AsOf: w.clock()}, w.clock())
+		})
+		w.scaler = w.replica() // the process before is gone
+		w.scale()
+		w.scaler.DB.Close()
+
+		got, err := w.db.PoolState(w.ctx, "linux")
+		w.ok(err)
+		want := pool.Size(got.Supply, got.Demand, memory, w.clock())
+		memory = want.Memory
+		got.Decision.Evidence, want.Evidence = nil, nil // whose numbers JSON changes the type of
+		if diff := cmp.Diff(want, got.Decision); diff != "" {
+			t.Fatalf("step %d (-one that remembers +replicas):\n%s", step, diff)
+		}
+		directions[got.Decision.Direction]++
+		if got.Decision.Direction == fleet.SizeDown { // somebody takes them away
+			w.exec(`UPDATE muster.runner SET removed_at = '2026-03-01', removal_cause = 'scale_down'
+				WHERE runner_id IN (SELECT runner_id FROM muster.runner WHERE removed_at IS NULL ORDER BY runner_id LIMIT 2)`)
+		}
+	}
+	if directions[fleet.SizeUp] < 3 || directions[fleet.SizeDown] < 3 || directions[fleet.SizeHold] < 3 {
+		t.Errorf("decisions by direction: %v, want some of each", directions)
+	}
+}

@@ -1,0 +1,91 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/worker/remove"
+)
+
+// carryOut is how long a decision to shrink is carried out: less than the time
+// to the next one, which knows more.
+const carryOut = 45 * time.Second
+
+// shrink gives up as many hosts of a pool as a decision says, those first that
+// have had no work for longest, and counts what became of each. One that is
+// spared is made good by the next, as far as there are idle ones.
+func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policies.Pool, d fleet.SizeDecision, trigger fleet.Trigger, counts fleet.Counts) error {
+	runners, err := s.DB.LiveRunners(ctx, pool.Target)
+	if err != nil {
+		return err
+	}
+	own := ofPool(runners, pool, all)
+	began, fewer := time.Now(), 0
+	for _, r := range policies.ChooseIdle(own, len(own), d.At, pool.MinLifetime) {
+		if fewer == d.Change || time.Since(began) > carryOut {
+			return nil
+		}
+		if stands, err := s.stands(ctx, pool, d); err != nil || !stands {
+			return err
+		}
+		res, err := s.Remover.Remove(ctx, remove.Request{
+			Policy: policies.ScaleDown(pool), Target: pool.Target, RunnerID: r.ID, TriggerID: trigger.ID,
+			Actor: fleet.Actor{Type: fleet.ActorPolicy, Name: policies.ScaleDownName},
+		})
+		if res.Action.ID != "" {
+			counts[string(res.Action.State)]++
+		}
+		if mayBeGone(res.Action) {
+			fewer++
+		}
+		if err != nil {
+			return err
+		}
+		if why := res.Halted + res.Postponed; why != "" {
+			s.Log.WarnContext(ctx, "pool keeps hosts that are too many", "pool", pool.Name, "target", pool.Target,
+				"trigger", trigger.ID, "policy", policies.ScaleDownName, "reason", why)
+			return nil
+		}
+	}
+	return nil
+}
+
+// ofPool are the runners whose home is the pool, those of other pools being
+// known. It is pure.
+func ofPool(runners []fleet.Observed, pool *policies.Pool, all []*policies.Pool) []fleet.Observed {
+	homes := homesOf(pool.Target, of(all, pool.Target))
+	var own []fleet.Observed
+	for _, r := range runners {
+		if homes.of(r.Pool, r.Labels) == pool.Name {
+			own = append(own, r)
+		}
+	}
+	return own
+}
+
+// stands reports whether a decision to shrink is still what is wanted: nobody
+// has decided since that more hosts are, and the pool is configured as it was.
+func (s *Scaler) stands(ctx context.Context, pool *policies.Pool, d fleet.SizeDecision) (bool, error) {
+	if named(s.Pools(), pool.Name) != pool {
+		return false, nil // read anew, whether or not it is another: the next decision will tell
+	}
+	newest, err := s.DB.PoolState(ctx, pool.Name)
+	if err != nil {
+		return false, fmt.Errorf("look whether pool %s is still too large: %w", pool.Name, err)
+	}
+	return newest.Decision.Desired <= d.Desired && newest.Decision.Direction != fleet.SizeUp, nil
+}
+
+// mayBeGone reports whether a runner has to be counted as given up. It is pure.
+func mayBeGone(a fleet.Action) bool {
+	switch a.State {
+	case fleet.ActionDone, fleet.ActionGone, fleet.ActionIntended:
+		return true
+	case fleet.ActionFailed:
+		return a.Reason == remove.ReasonInterrupted
+	}
+	return false
+}
