@@ -74,11 +74,11 @@ func (c *Conn) askHost(ctx context.Context, r fleet.HostRequest) ([]byte, error)
 		return nil, c.explain(err)
 	}
 	m, err := sub.NextMsgWithContext(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("no answer: %w", c.explain(err))
-	}
-	if len(m.Data) == 0 && m.Header.Get("Status") == "503" { // the server's word that nobody listens
+	switch {
+	case errors.Is(err, nats.ErrNoResponders): // the server's word, at once
 		return nil, fmt.Errorf("the host does not listen: %w", fleet.ErrUnavailable)
+	case err != nil:
+		return nil, fmt.Errorf("no answer: %w", c.explain(err))
 	}
 	return m.Data, nil
 }

@@ -19,7 +19,7 @@ import (
 
 func admin(t *testing.T, s *natsServer) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(client(t, s))
+	js, err := jetstream.New(client(t, s), jetstream.WithDefaultTimeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (w *world) provision(n int) (p *provisioners, stop func()) {
 	w.t.Helper()
 	p = &provisioners{w: w, by: map[string]int{}}
 	ctx, cancel := context.WithCancel(context.Background())
-	js, err := jetstream.New(w.nats.connect())
+	js, err := jetstream.New(w.nats.connect(), jetstream.WithDefaultTimeout(patience))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func (w *world) provision(n int) (p *provisioners, stop func()) {
 }
 
 func (p *provisioners) work(ctx context.Context, number int, nc *nats.Conn) {
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(patience))
 	if err != nil {
 		p.w.t.Errorf("provisioner %d: %v", number, err)
 		return

@@ -213,11 +213,7 @@ func TestARunnerIsKeptWhoseHostDoesNotListen(t *testing.T) {
 	t.Parallel()
 	w := newDrained(t)
 	ids := w.online(2)
-	began := time.Now()
 	w.remove("spared host_silent", w.request(ids[0]))
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("a host that is not there was waited for, %v", took)
-	}
 	w.remover.Hosts = nil // a program without NATS
 	w.remove("spared host_silent", w.request(ids[1]))
 	if got := w.deletes(false); len(got) != 0 {

@@ -18,7 +18,7 @@ func TestNoTokenGoesWhereAStreamWouldKeepIt(t *testing.T) {
 	var conn *queue.Conn
 	s.change = func(i *token.Issuer) { conn = i.Conn.(*queue.Conn) }
 	r := start(t, s)
-	js, err := jetstream.New(r.client(t, "admin"))
+	js, err := jetstream.New(r.client(t, "admin"), jetstream.WithDefaultTimeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}
