@@ -1,6 +1,8 @@
 package policies
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -32,7 +34,7 @@ func waitsLonger(a, b fleet.WorkflowJob) bool {
 
 func (u *unservedJobs) finding(m *Matcher, target string) fleet.Finding {
 	f := fleet.Finding{
-		Kind: fleet.FindingUnservedJob, Target: target, Subject: strings.Join(u.labels, ","), Since: u.oldest.QueuedAt,
+		Kind: fleet.FindingUnservedJob, Target: target, Subject: named(u.labels), Since: u.oldest.QueuedAt,
 		Detail: fleet.Evidence{"jobs": u.jobs, "repository": u.oldest.Repository},
 	}
 	if len(u.labels) == 0 {
@@ -44,7 +46,23 @@ func (u *unservedJobs) finding(m *Matcher, target string) fleet.Finding {
 		return f
 	}
 	if pool, lacks := m.nearest(target, u.labels); pool != "" {
-		f.Detail["nearest_pool"], f.Detail["it_lacks"] = pool, strings.Join(lacks, ",")
+		f.Detail["nearest_pool"], f.Detail["it_lacks"] = pool, named(lacks)
 	}
 	return f
+}
+
+// maxNamed is how much of labels is named, in bytes: a subject stands in an index,
+// which holds some 2,700.
+const maxNamed = 512
+
+// named names labels. Whoever writes workflows says how many a job asks for, and
+// how long they are: of too many it names the first, and tells them from others
+// by a hash.
+func named(labels []string) string {
+	text := strings.Join(labels, ",")
+	if len(text) <= maxNamed {
+		return text
+	}
+	sum := sha256.Sum256([]byte(text))
+	return fleet.CleanText(text, maxNamed) + "… " + hex.EncodeToString(sum[:8])
 }

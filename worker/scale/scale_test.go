@@ -2,6 +2,7 @@ package scale_test
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -245,6 +246,31 @@ func TestJobsThatNoPoolServesAreFindings(t *testing.T) {
 	w.exec(`UPDATE muster.workflow_job SET state = 'completed'`)
 	w.scale()
 	w.want("0", `SELECT count(*) FROM api.findings`)
+}
+
+// Who writes a workflow says what its jobs ask for, and how much of it: that must
+// keep nobody else from their hosts.
+func TestJobsThatAskForMoreThanAnIndexHoldsAreFindings(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(nil))
+	w.sync(everybody)
+	rng := rand.New(rand.NewPCG(1, 2))
+	var long []string
+	for range 200 {
+		text := make([]byte, 0, 256)
+		for len(text) < cap(text) {
+			text = append(text, 'a'+byte(rng.IntN(26)))
+		}
+		long = append(long, string(text))
+	}
+	w.queue(2, long...)
+	w.queue(1, long[1:]...)
+	w.queue(3, "linux")
+	w.scale()
+	w.want("requested 1 3", leases)
+	w.want("1 2", `SELECT string_agg(detail->>'jobs', ' ' ORDER BY detail->>'jobs') FROM api.findings WHERE kind = 'unserved_job'`)
+	w.scale() // the same again
+	w.want("2", `SELECT count(*) FROM api.findings`)
 }
 
 func TestPlanDecidesTheSameAndWritesNothing(t *testing.T) {
