@@ -17,12 +17,14 @@ type Access struct {
 	Public []string            // public repositories, as OWNER/REPO in lower case
 }
 
-// HasGroups reports whether a registered runner of a target names its group: on
-// older servers none does.
+// HasGroups reports whether a registered runner of a target names its group, on
+// older servers none does, or one has: a fleet at rest has no runner, and its
+// next host is in a group all the same.
 func (tx *Tx) HasGroups(ctx context.Context, target string) (bool, error) {
 	var has bool
 	err := tx.tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM muster.runner WHERE target = $1 AND removed_at IS NULL AND runner_group <> '')`, target).Scan(&has)
+		SELECT EXISTS (SELECT FROM muster.runner_group WHERE target = $1)
+			OR EXISTS (SELECT FROM muster.runner WHERE target = $1 AND removed_at IS NULL AND runner_group <> '')`, target).Scan(&has)
 	if err != nil {
 		return false, fmt.Errorf("look for runner groups of %s: %w", target, translate(err))
 	}

@@ -67,4 +67,15 @@ func TestRunnerGroupsAreThoseThatGitHubToldLast(t *testing.T) {
 	if r, err = o.db.Reconciliation(t.Context(), "acme"); err != nil || r.GroupsFault != "" {
 		t.Errorf("a fault that is over: %+v, %v", r, err)
 	}
+
+	// Nobody is left whose group it could be, as in a fleet that is at rest; the
+	// next host will be in one all the same.
+	o.exec(`UPDATE muster.runner SET removed_at = $1, removal_cause = 'ephemeral'`, o.clock())
+	o.ok(o.sim.SetGroup(acme, fleet.RunnerGroup{ID: "7", Name: "release", Visibility: fleet.GroupAll}))
+	next(11 * time.Minute)
+	access, err = o.db.Access(t.Context(), "acme")
+	o.ok(err)
+	if got := access.Groups[1].Visibility; got != fleet.GroupAll {
+		t.Errorf("a group that was opened is still known as %s", got)
+	}
 }
