@@ -16,6 +16,7 @@ import (
 func TestRunnerGroupsAreThoseThatGitHubToldLast(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
+	o.exec(`INSERT INTO muster.target (name, scope, api_url, first_used_at, max_observation_gap) VALUES ('acme', 'org/acme', '', $1, '1 h')`, t0)
 	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
 	known := func(want ...string) {
 		t.Helper()
@@ -61,6 +62,12 @@ func TestRunnerGroupsAreThoseThatGitHubToldLast(t *testing.T) {
 	o.ok(err)
 	if r.GroupsFault == "" || r.Fault != "" {
 		t.Errorf("a fault of the groups is told as %+v", r)
+	}
+	// Who asks how targets hear of workflow jobs is told all of it.
+	all, err := o.db.Hearings(t.Context())
+	o.ok(err)
+	if diff := cmp.Diff(r, all["acme"].Reconciliation); diff != "" {
+		t.Errorf("Hearings (-want +got):\n%s", diff)
 	}
 	next(11 * time.Minute)
 	known("Default", "release", "third")
