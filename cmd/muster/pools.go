@@ -92,6 +92,10 @@ func tellFinding(f fleet.Finding) string {
 		return fmt.Sprintf("%v workflow jobs of %s ask for no label%s, so nobody can tell which hosts they wait for: give them runs-on", f.Detail["jobs"], printable(f.Subject), since)
 	case fleet.FindingUnservedJob:
 	}
+	if pool, closed := f.Detail["closed_pool"].(string); closed {
+		return fmt.Sprintf("%v workflow jobs want %s%s, which pool %s has; its runner groups are closed to %v, whose job waits longest: open one to that repository at GitHub, or have hosts of another group",
+			f.Detail["jobs"], printable(f.Subject), since, pool, f.Detail["repository"])
+	}
 	line := fmt.Sprintf("%v workflow jobs want %s%s, which no pool and no other runner has", f.Detail["jobs"], printable(f.Subject), since)
 	if repository, ok := f.Detail["repository"].(string); ok && repository != "" {
 		line += ", the first of " + printable(repository)

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+func TestAFindingIsToldAsItIs(t *testing.T) {
+	t.Parallel()
+	since := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	unserved := func(more fleet.Evidence) fleet.Finding {
+		detail := fleet.Evidence{"jobs": 3, "repository": "acme/site"}
+		for key, value := range more {
+			detail[key] = value
+		}
+		return fleet.Finding{Kind: fleet.FindingUnservedJob, Subject: "linux,x64", Since: since, Detail: detail}
+	}
+	for _, tt := range []struct {
+		finding   fleet.Finding
+		has, lack string
+	}{
+		{unserved(nil), "which no pool and no other runner has, the first of acme/site", "lacks"},
+		{unserved(fleet.Evidence{"nearest_pool": "linux", "it_lacks": "x64"}), "no pool and no other runner has, the first of acme/site; pool linux lacks only x64", "closed"},
+		{unserved(fleet.Evidence{"closed_pool": "linux"}), "which pool linux has; its runner groups are closed to acme/site", "no pool"},
+	} {
+		if got := tellFinding(tt.finding); !strings.Contains(got, tt.has) || strings.Contains(got, tt.lack) {
+			t.Errorf("%q, want %q in it and not %q", got, tt.has, tt.lack)
+		}
+	}
+}
