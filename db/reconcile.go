@@ -134,7 +134,7 @@ func (tx *Tx) ListRepositories(ctx context.Context, target string, listed, publi
 func (tx *Tx) CompareRepository(ctx context.Context, target, repository string, at time.Time) error {
 	_, err := tx.tx.Exec(ctx, `
 		UPDATE muster.repository
-		SET compared_at = $3
+		SET compared_at = $3, tried_at = NULL
 		WHERE target = $1 AND repository = $2`, target, repository, at)
 	if err != nil {
 		return fmt.Errorf("note that %s of %s was compared: %w", repository, target, translate(err))
@@ -142,14 +142,27 @@ func (tx *Tx) CompareRepository(ctx context.Context, target, repository string, 
 	return nil
 }
 
-// KnownRepositories reads those of a target, the one compared longest ago
-// first.
+// PassOverRepository notes when a repository was not compared to the end: then
+// others have their turn before it has the next.
+func (tx *Tx) PassOverRepository(ctx context.Context, target, repository string, at time.Time) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE muster.repository
+		SET tried_at = $3
+		WHERE target = $1 AND repository = $2`, target, repository, at)
+	if err != nil {
+		return fmt.Errorf("note that %s of %s was not compared: %w", repository, target, translate(err))
+	}
+	return nil
+}
+
+// KnownRepositories reads those of a target, the one whose last turn is longest
+// ago first.
 func (tx *Tx) KnownRepositories(ctx context.Context, target string) ([]KnownRepository, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT repository, heard_at, compared_at
 		FROM muster.repository
 		WHERE target = $1
-		ORDER BY compared_at NULLS FIRST, repository`, target)
+		ORDER BY greatest(compared_at, tried_at) NULLS FIRST, repository`, target)
 	var all []KnownRepository
 	if err == nil {
 		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (KnownRepository, error) {

@@ -13,44 +13,46 @@ import (
 	"github.com/muster-fleet/muster/github"
 )
 
-// compare compares the workflow jobs of one repository.
-func (p *part) compare(ctx context.Context, repository string) error {
+// compare compares the workflow jobs of one repository. It reports whether that
+// came to its end.
+func (p *part) compare(ctx context.Context, repository string) (done bool, err error) {
 	at, err := p.Now(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	repo, err := fleet.ParseScope("repo/" + repository)
 	if err != nil {
 		p.fail(fmt.Errorf("compare the workflow jobs of %s: %w", repository, err))
-		return nil
+		return false, nil
 	}
 	told, err := p.open(ctx, repo)
 	if err == nil {
 		if err := p.learn(ctx, told); err != nil {
-			return err
+			return false, err
 		}
 		var left map[int64]fleet.WorkflowJob
 		if left, err = p.DB.OpenJobsOf(ctx, p.target.Name, repository, at); err != nil {
-			return err
+			return false, err
 		}
 		maps.DeleteFunc(left, func(id int64, _ fleet.WorkflowJob) bool { _, shown := told[id]; return shown })
 		var ends map[int64]fleet.WorkflowJob
 		ends, err = p.reread(ctx, repo, left, at)
 		if err := p.learn(ctx, ends); err != nil {
-			return err
+			return false, err
 		}
 	}
 	switch {
 	case errors.Is(err, errSpent), err != nil && ctx.Err() != nil:
-		return nil // the rest of it has its turn in the next part
+		return false, nil // the rest of it has its turn in another part
 	case err != nil:
 		if errors.Is(err, fleet.ErrNotFound) {
 			p.listed = time.Time{} // it may have gone, or have another name
 		}
 		p.fail(err)
-		return nil
+		return false, nil
 	}
-	return p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.CompareRepository(ctx, p.target.Name, repository, at) })
+	err = p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.CompareRepository(ctx, p.target.Name, repository, at) })
+	return err == nil, err
 }
 
 // open lists the workflow jobs of all runs that are not over, by id.

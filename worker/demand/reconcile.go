@@ -202,11 +202,25 @@ func (p *part) run(ctx context.Context) error {
 		if p.over || p.spent() >= partRoom || asking.Err() != nil {
 			break
 		}
-		if err := p.compare(asking, known.Repository); err != nil {
+		done, err := p.compare(asking, known.Repository)
+		if err == nil && !done {
+			err = p.passOver(ctx, known.Repository)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// passOver lets others have their turn before a repository that was not compared
+// to the end.
+func (p *part) passOver(ctx context.Context, repository string) error {
+	at, err := p.Now(ctx)
+	if err != nil {
+		return err
+	}
+	return p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.PassOverRepository(ctx, p.target.Name, repository, at) })
 }
 
 // spent is how much of the time that has room for them the requests have taken.

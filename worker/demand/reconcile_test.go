@@ -528,3 +528,28 @@ func TestReplicasCompareUntilTheyAreStopped(t *testing.T) {
 		t.Errorf("%d lists of runs, want those of one part", lists)
 	}
 }
+
+// Repositories that cannot be compared, whatever the reason, keep no other from
+// being compared, part after part.
+func TestRepositoriesThatFailKeepNoOtherFromItsTurn(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.sim.Intercept(func(r *http.Request) http.Handler {
+		if !strings.Contains(r.URL.Path, "/acme/bad") {
+			return nil
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	})
+	for i := range 4 {
+		o.queue(githubsim.JobSpec{Repository: fmt.Sprint("acme/bad", i), Labels: []string{"linux"}})
+	}
+	o.queue(githubsim.JobSpec{Repository: "acme/good", Labels: []string{"linux"}})
+	o.events() // lost
+	for range 3 {
+		o.reconcile()
+	}
+	o.wantConfidence(fleet.ConfidenceUnknown, "HTTP 502")
+	if diff := cmp.Diff([]string{"acme/good"}, o.rows(`SELECT repository FROM api.workflow_jobs WHERE target = 'acme'`)); diff != "" {
+		t.Errorf("repositories with workflow jobs (-want +got):\n%s", diff)
+	}
+}
