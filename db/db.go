@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -186,7 +188,7 @@ func translate(err error) error {
 		return fmt.Errorf("%w (%w)", fleet.ErrNotFound, err)
 	case errors.As(err, &connect):
 		// Its text names user, host and database, never the password.
-		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, attempts{err})
 	case errors.As(err, &pg):
 		if away(pg.Code) {
 			return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)
@@ -200,6 +202,23 @@ func translate(err error) error {
 	}
 	return err
 }
+
+// attempts is an error about connecting, on one line: pgx gives each attempt a
+// line of its own. Those with and without TLS mostly fail alike, and are told
+// once.
+type attempts struct{ error }
+
+func (e attempts) Error() string {
+	var told []string
+	for line := range strings.Lines(e.error.Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(told, line) {
+			told = append(told, line)
+		}
+	}
+	return strings.ReplaceAll(strings.Join(told, "; "), ":; ", ": ")
+}
+
+func (e attempts) Unwrap() error { return e.error }
 
 // away reports whether an error code is the server's trouble and not the
 // statement's, so that time alone may mend it.

@@ -180,8 +180,8 @@ func (c *Conn) Close() {
 // Ready returns nil when the connection is up, the server new enough and the
 // streams there, else what is wrong. It asks nobody, so it is cheap.
 func (c *Conn) Ready() error {
-	if !c.nc.IsConnected() {
-		return c.unavailable()
+	if err := c.Reached(); err != nil {
+		return err
 	}
 	if err := c.checkVersion(); err != nil {
 		return err
@@ -191,6 +191,14 @@ func (c *Conn) Ready() error {
 	}
 	if v := c.deaf.Load(); v != nil {
 		return fmt.Errorf("nats at %s: %s: the server's permissions do not let muster listen there", c.where, v.text)
+	}
+	return nil
+}
+
+// Reached returns nil while the connection is up.
+func (c *Conn) Reached() error {
+	if !c.nc.IsConnected() {
+		return c.unavailable()
 	}
 	return nil
 }

@@ -108,8 +108,8 @@ func (c *Conn) explain(err error) error {
 	if v := c.denied.Load(); v != nil && timedOut(err) && time.Since(v.at) < 2*callTimeout {
 		return fmt.Errorf("%s: %w", v.text, fleet.ErrForbidden)
 	}
-	if !c.nc.IsConnected() {
-		return fmt.Errorf("nats at %s: not connected: %s: %w", c.where, c.lastError(), fleet.ErrUnavailable)
+	if err := c.Reached(); err != nil {
+		return err
 	}
 	return translate(err)
 }

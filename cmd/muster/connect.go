@@ -19,6 +19,12 @@ import (
 // reachLimit is how long a command tries to reach Postgres or NATS.
 const reachLimit = 5 * time.Second
 
+// Where the addresses may stand.
+const (
+	postgresKeys = "database_url or MUSTER_DATABASE_URL"
+	natsKeys     = "nats.url or MUSTER_NATS_URL"
+)
+
 // connectFile, in the data directory, holds the addresses of what a muster
 // serve has started.
 const connectFile = "connect.env"
@@ -96,7 +102,7 @@ func databaseURL(c *config) (fleet.Secret, error) {
 	}
 	found, err := readConnection(c.dataDir)
 	if err != nil || found.databaseURL.IsZero() {
-		return fleet.Secret{}, noService("Postgres", "database_url or MUSTER_DATABASE_URL", err)
+		return fleet.Secret{}, noService("Postgres", postgresKeys, err)
 	}
 	return found.databaseURL, nil
 }
@@ -123,7 +129,7 @@ func openDB(ctx context.Context, c *config) (*db.DB, error) {
 	defer cancel()
 	if err := store.Ping(limited); err != nil {
 		store.Close()
-		return nil, unreached(ctx, "database_url or MUSTER_DATABASE_URL", err)
+		return nil, unreached(ctx, postgresKeys, err)
 	}
 	if err := store.CheckSchema(limited); err != nil {
 		store.Close()
@@ -157,18 +163,37 @@ func unreached(ctx context.Context, keys string, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
-	return exit(exitUnreachable, "%w: is it running, and is its address (%s) right?", err, keys)
+	return exit(exitUnreachable, "%w: %s", err, addressMend(keys))
+}
+
+// addressMend is what to look at where a server does not answer; keys are where
+// its address may stand.
+func addressMend(keys string) string {
+	return "is it running, and is its address (" + keys + ") right?"
 }
 
 // connectNATS connects to NATS and makes sure that it answers. The caller
 // closes the connection. inbox is where answers arrive; empty: the usual
 // place.
 func connectNATS(ctx context.Context, c *config, inbox string) (*queue.Conn, error) {
+	conn, err := openNATS(ctx, c, inbox)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Reached(); err != nil {
+		conn.Close()
+		return nil, unreached(ctx, natsKeys, err)
+	}
+	return conn, nil
+}
+
+// openNATS is connectNATS for somebody who finds out himself whether it answers.
+func openNATS(ctx context.Context, c *config, inbox string) (*queue.Conn, error) {
 	url := c.nats.url
 	if url.IsZero() {
 		found, err := readConnection(c.dataDir)
 		if err != nil || found.natsURL.IsZero() {
-			return nil, noService("NATS", "nats.url or MUSTER_NATS_URL", err)
+			return nil, noService("NATS", natsKeys, err)
 		}
 		url = found.natsURL
 	}

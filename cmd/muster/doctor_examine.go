@@ -112,7 +112,7 @@ func (t *targetExam) examine(ctx context.Context, client *sharedClient, pauses *
 }
 
 func (n *natsExam) examine(ctx context.Context, c *config) {
-	conn, err := connectNATS(ctx, c, "")
+	conn, err := openNATS(ctx, c, "")
 	if err != nil {
 		n.err = err
 		return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -39,16 +40,25 @@ func (e *examined) judge(c *config) []check {
 
 func natsMend(err error) string {
 	if away(err) {
-		return "" // it says itself what to look at
+		return reachMend(natsKeys, err)
 	}
 	return "muster serve makes the streams, and mends their settings, when it starts"
+}
+
+// reachMend is what mends that a server cannot be reached.
+func reachMend(keys string, err error) string {
+	var said *exitError
+	if errors.As(err, &said) {
+		return "" // there is none, and it says itself what to do
+	}
+	return addressMend(keys)
 }
 
 func (r *recordExam) judge(s *sheet, c *config) {
 	const postgres = "postgres"
 	switch {
 	case r.reach != nil:
-		s.add(levelFail, postgres, "is it running, and is its address (database_url or MUSTER_DATABASE_URL) right?", "%s", oneLine(r.reach))
+		s.add(levelFail, postgres, reachMend(postgresKeys, r.reach), "%s", oneLine(r.reach))
 		return
 	case r.schemaErr != nil:
 		s.unknown(postgres, r.schemaErr)

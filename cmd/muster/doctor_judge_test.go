@@ -208,6 +208,8 @@ func TestDoctorWithoutTheRecord(t *testing.T) {
 	}{
 		"away": {func(r *recordExam) { *r = recordExam{reach: errors.New("nobody\nthere")} }, "postgres",
 			"nobody there; is it running, and is its address (database_url or MUSTER_DATABASE_URL) right?"},
+		"none": {func(r *recordExam) { *r = recordExam{reach: noService("Postgres", postgresKeys, nil)} }, "postgres",
+			"find Postgres: none is configured and no muster serve of yours is running (unavailable): start muster serve, or set database_url or MUSTER_DATABASE_URL"},
 		"old": {func(r *recordExam) { r.schema = db.SchemaStatus{Have: 11, Want: 12, Missing: []string{"012_x.sql"}} }, "schema",
 			"the database lacks migration 012_x.sql (it has 11 of 12); run muster migrate up"},
 		"unreadable": {func(r *recordExam) { r.contentsErr = errors.New("no rights") }, "postgres", "no rights"},

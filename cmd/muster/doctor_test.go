@@ -218,7 +218,7 @@ targets:
 		}
 		said := found(checks(t, r))
 		for name, text := range map[string]string{
-			"postgres": "reach Postgres", "nats": "not connected", "acme scope": tt.scope,
+			"postgres": "reach Postgres", "nats": "unavailable; is it running, and is its address (nats.url or MUSTER_NATS_URL) right?", "acme scope": tt.scope,
 		} {
 			if !strings.Contains(said[name], text) {
 				t.Errorf("%s: doctor on %s = %q, want %q in it", tt.name, name, said[name], text)

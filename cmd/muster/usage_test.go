@@ -104,6 +104,9 @@ func TestNobodyThere(t *testing.T) {
 		"muster.yaml": "data_dir: .\n",
 		connectFile:   "MUSTER_DATABASE_URL=postgres://m:hunter2@" + closed(t) + "/m?sslmode=disable\nMUSTER_NATS_URL=nats://m:hunter2@" + closed(t) + "\n",
 	})
+	either := inDir(t, map[string]string{ // pgx tries with TLS, then without
+		"muster.yaml": "database_url: postgres://m:hunter2@" + closed(t) + "/m\n",
+	})
 	github := inDir(t, map[string]string{
 		"muster.yaml": "targets: [{name: acme, scope: org/acme, api_url: \"http://" + closed(t) + "/api/v3\", auth: {token_env: TOKEN}}]\n",
 	})
@@ -115,12 +118,13 @@ func TestNobodyThere(t *testing.T) {
 		{"no NATS anywhere", none, "trigger sync", start + "nats.url or MUSTER_NATS_URL"},
 		{"no NATS for a token", none, "token --target acme --host h --kind removal", start + "nats.url or MUSTER_NATS_URL"},
 		{"a Postgres that is gone", stale, "runners", "is it running, and is its address (database_url or MUSTER_DATABASE_URL) right?"},
+		{"a Postgres that is gone, with TLS or without", either, "runners", "connection refused: is it running, and is its address"},
 		{"a Postgres that is gone, for migrations", stale, "migrate up", "reach Postgres"},
 		{"a Postgres that is gone, for their state", stale, "migrate status", "is it running"},
 		{"a Postgres that says nothing, for migrations", silent, "migrate up", "(migrate_url or database_url) right?"},
 		{"a Postgres that says nothing, for their state", silent, "migrate status", "(migrate_url or database_url) right?"},
-		{"a NATS that is gone", stale, "trigger sync", "not connected"},
-		{"a NATS that is gone, for a token", stale, "token --target acme --host h --kind removal", "not connected"},
+		{"a NATS that is gone", stale, "trigger sync", "not connected: no server answers: unavailable: is it running, and is its address (nats.url or MUSTER_NATS_URL) right?"},
+		{"a NATS that is gone, for a token", stale, "token --target acme --host h --kind removal", "is it running, and is its address (nats.url or MUSTER_NATS_URL) right?"},
 		{"a GitHub that is gone", github, "downloads --target acme", "ask target acme for its downloads"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
