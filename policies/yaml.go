@@ -81,6 +81,9 @@ func (f *file) documents(first, end int) []ast.Node {
 			if tk := syntax.GetToken(); tk != nil && tk.Position != nil {
 				line, col = tk.Position.Line, tk.Position.Column
 			}
+			if strings.Contains(why, `'	'`) { // which nobody sees in a message
+				why = "a tab where only spaces may stand"
+			}
 		}
 		f.faultAt(line, col, "not YAML: %s: mind indentation and brackets, and put single quotes around an expression that begins with a quote, ! or [", why)
 		return nil

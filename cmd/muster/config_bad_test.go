@@ -29,6 +29,7 @@ func TestBadConfigurations(t *testing.T) {
 			[]string{"muster.yaml:1:1: listen: has no value: give it one or leave the key out"}},
 		{"no YAML", "targets: [\n",
 			[]string{"muster.yaml:1:10: not YAML: sequence end token ']' not found"}},
+		{"a tab", "targets:\n\t- name: acme\n", []string{"muster.yaml:2:1: not YAML: a tab where only spaces may stand"}},
 		{"not even keys", "hello\n", []string{"muster.yaml:1:1: want keys with values, got text"}},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n",
 			[]string{"muster.yaml:3:1: a second document: a configuration is one, join them"}},

@@ -90,6 +90,9 @@ func parseYAML(file string, text []byte, faults *faults) node {
 			if tk := syntax.GetToken(); tk != nil && tk.Position != nil {
 				line, col = tk.Position.Line, tk.Position.Column
 			}
+			if strings.Contains(why, `'	'`) { // which nobody sees in a message
+				why = "a tab where only spaces may stand"
+			}
 		}
 		faults.add(file, line, col, "not YAML: %s", why)
 		return root
