@@ -69,6 +69,20 @@ func TestAFleetThroughTheCommands(t *testing.T) {
 	if len(found) != 1 || found[0].OS != "linux" || found[0].Architecture != "x64" || found[0].URL == "" {
 		t.Errorf("downloads = %+v, want the one for linux and x64", found)
 	}
+	// As api.runners has it, and as GitHub does.
+	for _, system := range []string{"macOS", "osx"} {
+		if found := decode[[]downloadRow](t, muster(t, s.env, "downloads", "--target", "acme", "--os", system, "--arch", "x64", "-o", "json")); len(found) != 1 || found[0].OS != "osx" {
+			t.Errorf("downloads --os %s = %+v, want the one for osx and x64", system, found)
+		}
+	}
+	r = muster(t, s.env, "downloads", "--target", "acme", "--os", "plan9")
+	if want := "no such downloads: the server offers linux arm, linux arm64, linux x64, osx x64, win x64\n"; r.code != exitDone || r.stdout != "" || r.stderr != want {
+		t.Errorf("downloads --os plan9 = %+v, want %q", r, want)
+	}
+
+	if r := muster(t, s.env, "trigger", "scale", "--wait"); r.code != exitDone || r.stderr != "the configuration of muster serve names no pools: nothing was to be done\n" {
+		t.Errorf("trigger scale without pools = %+v", r)
+	}
 
 	events := decode[[]auditRow](t, muster(t, s.env, "audit", "--code", "TG302I", "--since", "1h", "-o", "json"))
 	if len(events) != 1 || deref(events[0].Target) != "acme" || len(events[0].Payload) == 0 {

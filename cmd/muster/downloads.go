@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,7 +29,7 @@ func (a *app) downloadsCommand() *cobra.Command {
 	}
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&target, "target", "", "the `target` to ask")
-	cmd.Flags().StringVar(&system, "os", "", "for this `system`: linux, osx, win")
+	cmd.Flags().StringVar(&system, "os", "", "for this `system`: linux, macos (osx), windows (win)")
 	cmd.Flags().StringVar(&arch, "arch", "", "for this `architecture`: x64, arm64, arm")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if target == "" {
@@ -39,15 +41,32 @@ func (a *app) downloadsCommand() *cobra.Command {
 		}
 		var rows []downloadRow
 		for _, d := range found {
-			if (system == "" || strings.EqualFold(d.OS, system)) && (arch == "" || strings.EqualFold(d.Architecture, arch)) {
+			if (system == "" || strings.EqualFold(d.OS, cmp.Or(downloadOS[strings.ToLower(system)], system))) && (arch == "" || strings.EqualFold(d.Architecture, arch)) {
 				rows = append(rows, downloadRow{d.OS, d.Architecture, d.Filename, d.URL, orNull(d.SHA256)})
 			}
 		}
-		return show(a, *output, rows, "no downloads", []string{"OS", "ARCH", "URL", "SHA256"}, func(r downloadRow) []string {
+		none := "no downloads"
+		if len(found) > 0 {
+			none = "no such downloads: the server offers " + offered(found)
+		}
+		return show(a, *output, rows, none, []string{"OS", "ARCH", "URL", "SHA256"}, func(r downloadRow) []string {
 			return []string{r.OS, r.Architecture, r.URL, deref(r.SHA256)}
 		})
 	}
 	return cmd
+}
+
+// downloadOS is what GitHub calls a runner's system where it offers downloads.
+var downloadOS = map[string]string{"macos": "osx", "windows": "win"}
+
+// offered names the systems and architectures of downloads.
+func offered(found []fleet.Download) string {
+	names := make([]string, len(found))
+	for i, d := range found {
+		names[i] = printable(d.OS + " " + d.Architecture)
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ", ")
 }
 
 func (a *app) downloads(ctx context.Context, target string) ([]fleet.Download, error) {

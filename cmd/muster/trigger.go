@@ -106,6 +106,9 @@ func (a *app) follow(ctx context.Context, store *db.DB, id string) error {
 		if err != nil {
 			return err
 		}
+		if len(parts) == 0 {
+			a.say("the configuration of muster serve names %s: nothing was to be done", map[bool]string{true: "no pools", false: "no targets"}[whole.Trigger.Job == fleet.JobScale])
+		}
 		ended = nil
 		for _, part := range parts {
 			run, err := a.await(ctx, store, part.Trigger.ID)
