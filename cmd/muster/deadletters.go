@@ -120,7 +120,7 @@ func (a *app) deadLetterDropCommand() *cobra.Command {
 		Short: "Give a dead trigger up",
 		Args:  cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
+	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		why, err := reasonFor("dead-letters drop", reason)
 		if err != nil {

@@ -49,7 +49,7 @@ is done and nothing is written.`,
 
 func (a *app) explain(ctx context.Context, target, runner string, output format) error {
 	return a.withRecord(ctx, func(c *config, store *db.DB) error {
-		if err := knownTarget(ctx, c, store, target); err != nil {
+		if err := knownTarget(ctx, c, store, "explain", target); err != nil {
 			return err
 		}
 		meant, err := a.meant(ctx, store, target, runner)

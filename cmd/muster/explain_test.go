@@ -169,7 +169,7 @@ func TestExplain(t *testing.T) {
 		{"bulid-01", exitFailed, "muster: explain runner bulid-01: muster has never seen one of that name or id, did you mean build-01?\n", nil},
 		{"octo gpu", exitFailed, "muster: explain runner gpu: muster has never seen one of that name or id of octo: see muster runners --target octo\n", nil},
 		{"99", exitFailed, "muster: explain runner 99: muster has never seen one of that name or id: see muster runners\n", nil},
-		{"nope 1", exitUsage, "muster: --target: target \"nope\" is unknown, there is acme, octo\n", nil},
+		{"nope 1", exitUsage, "muster: explain: target \"nope\" is unknown, there is acme, octo\n", nil},
 	} {
 		r := muster(t, env, append([]string{"explain"}, strings.Fields(tt.args)...)...)
 		if r.code != tt.code || r.stderr != tt.stderr || (r.stdout == "") != (tt.shows == nil) {

@@ -23,7 +23,7 @@ id, or the exact name of a registered one. The hold stands until --until, or unt
 muster unhold; a second one takes the place of the first. api.holds shows them.`,
 		Args: cobra.ExactArgs(2),
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit `trail` (required)")
+	reasonFlag(cmd, &reason)
 	cmd.Flags().StringVar(&until, "until", "", "`when` it ends: RFC 3339, or a time from now such as 8h or 3d")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		why, err := reasonFor("hold", reason)
@@ -45,7 +45,7 @@ func (a *app) unholdCommand() *cobra.Command {
 		Short: "Lift the hold on a runner",
 		Args:  cobra.ExactArgs(2),
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit `trail` (required)")
+	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		why, err := reasonFor("unhold", reason)
 		if err != nil {
@@ -75,7 +75,7 @@ func endOf(text string, now time.Time) (time.Time, error) {
 func (a *app) onRunner(ctx context.Context, verb, target, runner string, do func(store *db.DB, r fleet.Observed, now time.Time) error) error {
 	return a.withRecord(ctx, func(c *config, store *db.DB) error {
 		if _, known := c.target(target); !known {
-			return usage("%s", c.unknownTarget(target))
+			return usage("%s: %s", verb, c.unknownTarget(target))
 		}
 		found, err := remove.Find(ctx, store, target, runner)
 		if errors.Is(err, fleet.ErrNotFound) {

@@ -99,7 +99,7 @@ looked into; the brake halts again only for what goes dark later.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&target, "target", "", "on this `target` only")
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
+	reasonFlag(cmd, &reason)
 	cmd.Flags().IntVar(&allow, "allow", 0, "`number` of runners that may be acted on beyond the limit, once")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		why, err := reasonFor("policy resume", reason)
@@ -117,7 +117,7 @@ looked into; the brake halts again only for what goes dark later.`,
 
 func (a *app) policyResume(ctx context.Context, policy, target, reason string, allow int) error {
 	return a.withRecord(ctx, func(c *config, store *db.DB) error {
-		if err := knownTarget(ctx, c, store, target); err != nil {
+		if err := knownTarget(ctx, c, store, "--target", target); err != nil {
 			return err
 		}
 		now, err := store.Now(ctx)
@@ -172,14 +172,14 @@ func notHalted(ctx context.Context, store *db.DB, policy, target string) error {
 	if err != nil {
 		return err
 	}
-	where := ""
+	where, halted := "", "it is halted on no target"
 	if target != "" {
-		where = " on " + target
+		where, halted = " on "+target, "it is not halted there"
 	}
 	var known []string
 	for _, s := range states {
 		if s.Policy == policy {
-			return exit(exitFailed, "resume policy %s%s: it is not halted there", policy, where)
+			return exit(exitFailed, "resume policy %s%s: %s", policy, where, halted)
 		}
 		known = append(known, s.Policy)
 	}

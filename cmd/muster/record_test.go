@@ -115,6 +115,12 @@ func TestPolicyResume(t *testing.T) {
 		t.Errorf("event of %s about %s (-want +got):\n%s", event.Source, event.Subject, diff)
 	}
 
+	if r := muster(t, env, "policy", "resume", "reap", "--reason", "octo"); r.code != exitDone || r.stdout != "reap resumed on octo\n" {
+		t.Errorf("policy resume where it is halted = %+v", r)
+	}
+	if r := muster(t, env, "policy", "resume", "reap", "--reason", "again"); r.code != exitFailed || r.stderr != "muster: resume policy reap: it is halted on no target\n" {
+		t.Errorf("policy resume where it is halted nowhere = %+v", r)
+	}
 	if r := muster(t, env, "policy", "resume", "reap", "--target", "acme", "--reason", "again"); r.code != exitFailed || r.stderr != "muster: resume policy reap on acme: it is not halted there\n" {
 		t.Errorf("a second time = %+v", r)
 	}

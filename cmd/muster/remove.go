@@ -21,7 +21,7 @@ import (
 func (a *app) removeCommand() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "remove TARGET RUNNER",
+		Use:   "remove TARGET RUNNER --reason R",
 		Short: "Delete one runner by hand, through the same guards and records",
 		Long: `Delete one runner by hand. RUNNER is its id, or the exact name of a registered
 one. It takes a complete inventory of the last ten minutes and a last look that
@@ -36,7 +36,7 @@ of the target has just gone dark. A refusal exits 3.`,
 			return a.remove(cmd.Context(), args[0], args[1], why)
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit `trail` (required)")
+	reasonFlag(cmd, &reason)
 	return cmd
 }
 
@@ -46,7 +46,7 @@ func (a *app) remove(ctx context.Context, target, runner, reason string) error {
 		return err
 	}
 	if _, known := c.target(target); !known {
-		return usage("%s", c.unknownTarget(target))
+		return usage("remove: %s", c.unknownTarget(target))
 	}
 	store, err := openDB(ctx, c)
 	if err != nil {
@@ -95,7 +95,7 @@ func (a *app) removed(r fleet.Observed, res remove.Result, err error) error {
 	case act.State == fleet.ActionGone:
 		_, _ = fmt.Fprintf(a.stdout, "runner %s/%d (%s) was gone already\n", r.Target, r.ID, r.Name)
 	case act.State == fleet.ActionSpared:
-		return exit(exitRefused, "runner %s/%d (%s) was not deleted: GitHub shows it %s", r.Target, r.ID, r.Name, act.Reason)
+		return exit(exitRefused, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, r.Name, explain(strings.Split(act.Reason, ", ")))
 	case err != nil:
 		return err
 	default:
@@ -132,6 +132,7 @@ func explain(reasons []string) string {
 		policies.ReasonHold:                "an operator wants it kept: api.holds says who and why, muster unhold lifts it",
 		policies.ReasonBudget:              "GitHub's limits leave no room for it now; muster doctor says until when",
 		policies.ReasonRate:                "ten in the last minute are enough; wait a little",
+		remove.ReasonRenamed:               "GitHub shows another name for its id; wait for the next sync",
 		remove.ReasonElsewhere:             "another deletion of it is under way",
 	}
 	said := make([]string, len(reasons))

@@ -208,6 +208,11 @@ func (a *app) logger() *slog.Logger {
 // and travels in events.
 const mostReason = 1 << 10
 
+// reasonFlag adds --reason to a command that cannot do without.
+func reasonFlag(cmd *cobra.Command, reason *string) {
+	cmd.Flags().StringVar(reason, "reason", "", "`why`, for the audit trail (required)")
+}
+
 // reasonFor is what --reason says, which the audit trail wants to know.
 func reasonFor(command, text string) (string, error) {
 	switch text = strings.TrimSpace(text); {

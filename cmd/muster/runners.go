@@ -91,7 +91,7 @@ func (a *app) runnersCommand() *cobra.Command {
 
 func (a *app) runners(ctx context.Context, f db.RunnerFilter, output format) error {
 	return a.withRecord(ctx, func(c *config, store *db.DB) error {
-		if err := knownTarget(ctx, c, store, f.Target); err != nil {
+		if err := knownTarget(ctx, c, store, "--target", f.Target); err != nil {
 			return err
 		}
 		found, err := store.Runners(ctx, f)
@@ -117,7 +117,8 @@ func (a *app) runners(ctx context.Context, f db.RunnerFilter, output format) err
 
 // knownTarget refuses the name of a target that is neither configured nor was
 // ever used: a slip of the pen would look like an empty fleet.
-func knownTarget(ctx context.Context, c *config, store *db.DB, name string) error {
+// where is what the user has named it with.
+func knownTarget(ctx context.Context, c *config, store *db.DB, where, name string) error {
 	if name == "" {
 		return nil
 	}
@@ -126,7 +127,7 @@ func knownTarget(ctx context.Context, c *config, store *db.DB, name string) erro
 	}
 	_, err := store.TargetState(ctx, name)
 	if errors.Is(err, fleet.ErrNotFound) {
-		return usage("--target: %s", c.unknownTarget(name))
+		return usage("%s: %s", where, c.unknownTarget(name))
 	}
 	return err
 }

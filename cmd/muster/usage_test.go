@@ -19,6 +19,7 @@ import (
 
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/worker/remove"
 )
 
 func TestBadUsage(t *testing.T) {
@@ -76,6 +77,7 @@ func TestBadUsage(t *testing.T) {
 		{"plan --pool gpu --policy reap", "muster: --pool is of scaling, --policy and --target of enforcement: ask for one of them"},
 		{"simulate github --version 3.14", "muster: --version 3.14 is none that can be simulated, want one of 3.1, 3.4, 3.7, 3.10, 3.11, 3.19, dotcom"},
 		{"remove acme 7", "muster: remove wants --reason: it goes into the audit trail"},
+		{"remove octo 7 --reason x", `muster: remove: target "octo" is unknown, there is acme`},
 		{"remove acme 7 --reason " + long, "muster: remove" + tooLong},
 		{"policy resume reap --reason " + long, "muster: policy resume" + tooLong},
 		{"dead-letters drop 7 --reason " + long, "muster: dead-letters drop" + tooLong},
@@ -314,6 +316,23 @@ func fetch(t *testing.T, url string) string {
 		t.Fatalf("GET %s = %d, %v: %s", url, answer.StatusCode, err, text)
 	}
 	return string(text)
+}
+
+// A runner that the last look spared is told of in words, whoever spoke for it.
+func TestRemoveTellsWhoSpared(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[string]string{
+		"busy":           "it is busy",
+		"hold":           "an operator wants it kept: api.holds says who and why, muster unhold lifts it",
+		"open_job, hold": "GitHub's events say that a workflow job runs on it; an operator wants it kept: api.holds says who and why, muster unhold lifts it",
+		"renamed":        "GitHub shows another name for its id; wait for the next sync",
+	} {
+		runner := fleet.Observed{Target: "acme", Runner: fleet.Runner{ID: 7, Name: "build-07"}}
+		err := (&app{}).removed(runner, remove.Result{Action: fleet.Action{ID: "a", State: fleet.ActionSpared, Reason: reason}}, nil)
+		if got := "runner acme/7 (build-07) was not deleted: " + want; exitCode(err) != exitRefused || err.Error() != got {
+			t.Errorf("spared for %s: exit %d, %v, want %q", reason, exitCode(err), err, got)
+		}
+	}
 }
 
 func TestTables(t *testing.T) {
