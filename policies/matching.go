@@ -200,8 +200,8 @@ type RunnerKey struct {
 
 // Outside is what matching has to know beside jobs and pools.
 type Outside struct {
-	// Homes are the pools of runners: a job that runs is where it runs,
-	// whatever its labels would say.
+	// Homes are the pools of runners, empty for one that is in none: a job that
+	// runs is where it runs, whatever its labels would say.
 	Homes map[RunnerKey]string
 	// Runners are the online runners in no pool, by target: what they can serve
 	// is not unserved.
@@ -232,7 +232,8 @@ type Matched struct {
 func (m *Matcher) Match(jobs []fleet.WorkflowJob, outside Outside) Matched {
 	alike := make([]AlikeJobs, 0, len(jobs))
 	for _, job := range furthest(jobs) {
-		alike = append(alike, AlikeJobs{job, 1, outside.Homes[RunnerKey{job.Target, job.RunnerID}]})
+		home, known := outside.Homes[RunnerKey{job.Target, job.RunnerID}]
+		alike = append(alike, AlikeJobs{job, 1, home, known && home == ""})
 	}
 	return m.MatchAlike(alike, outside)
 }
@@ -242,6 +243,7 @@ type AlikeJobs struct {
 	fleet.WorkflowJob // the one that waits longest
 	Count             int
 	Home              string // of the runners that have them: see Outside.Homes
+	Homeless          bool   // those runners are known, and in no pool
 }
 
 // MatchAlike is Match of jobs that were counted before, none of them twice. The
@@ -251,7 +253,8 @@ func (m *Matcher) MatchAlike(jobs []AlikeJobs, outside Outside) Matched {
 	unserved := map[want]*unservedJobs{}
 	pools := map[want]waited{}
 	for _, job := range jobs {
-		if job.State != fleet.WorkflowJobQueued && job.State != fleet.WorkflowJobInProgress {
+		running := job.State == fleet.WorkflowJobInProgress
+		if !running && job.State != fleet.WorkflowJobQueued || running && job.Homeless {
 			continue
 		}
 		labels := normal(job.Labels)
@@ -261,7 +264,7 @@ func (m *Matcher) MatchAlike(jobs []AlikeJobs, outside Outside) Matched {
 			w.repository = job.Repository
 		}
 		pool, closed, elsewhere := job.Home, "", false
-		if pool == "" || job.State == fleet.WorkflowJobQueued {
+		if pool == "" || !running {
 			is, known := pools[w]
 			if !known {
 				is = m.wait(job, labels, outside)
@@ -272,14 +275,14 @@ func (m *Matcher) MatchAlike(jobs []AlikeJobs, outside Outside) Matched {
 		switch {
 		case pool != "":
 			d := found.Demand[pool]
-			if job.State == fleet.WorkflowJobInProgress {
+			if running {
 				d.InProgress += job.Count
 			} else {
 				d.Queued += job.Count
 				d.OldestAt = earliest(d.OldestAt, job.QueuedAt)
 			}
 			found.Demand[pool] = d
-		case job.State == fleet.WorkflowJobQueued && !elsewhere: // one that runs is served by somebody
+		case !running && !elsewhere: // one that runs is served by somebody
 			if len(labels) > 0 {
 				w.repository = ""
 			}

@@ -98,6 +98,8 @@ func TestMatch(t *testing.T) {
 	}
 	elsewhere := job(7, fleet.WorkflowJobInProgress, 0, "linux")
 	elsewhere.RunnerID = 70
+	pet := job(12, fleet.WorkflowJobInProgress, 7, "linux") // runs on one that is in no pool
+	pet.RunnerID = 71
 	got := policies.NewMatcher([]fleet.Pool{pool("linux", "linux", "x64"), pool("gpu", "linux", "x64", "gpu")}).Match([]fleet.WorkflowJob{
 		job(1, fleet.WorkflowJobQueued, 5, "linux"),
 		job(2, fleet.WorkflowJobQueued, 3, "linux"),
@@ -112,8 +114,9 @@ func TestMatch(t *testing.T) {
 		job(9, fleet.WorkflowJobQueued, 7, "arm64", "linux"),
 		job(10, fleet.WorkflowJobInProgress, 7, "ubuntu-latest"),
 		job(11, fleet.WorkflowJobQueued, 7, "printer"),
+		pet,
 	}, policies.Outside{
-		Homes:   map[policies.RunnerKey]string{{Target: "acme", ID: 70}: "gpu"},
+		Homes:   map[policies.RunnerKey]string{{Target: "acme", ID: 70}: "gpu", {Target: "acme", ID: 71}: ""},
 		Runners: map[string][]policies.Offer{"acme": {{Labels: []string{"printer", "linux"}}}},
 	})
 	want := policies.Matched{

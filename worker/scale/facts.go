@@ -190,11 +190,12 @@ func wider(pools []fleet.Pool, seen map[string][][]string) []fleet.Pool {
 func alike(target string, jobs []db.OpenJobs, homes homes) []policies.AlikeJobs {
 	all := make([]policies.AlikeJobs, len(jobs))
 	for i, j := range jobs {
+		home := homes.of(j.RunnerPool, j.RunnerLabels)
 		all[i] = policies.AlikeJobs{
 			WorkflowJob: fleet.WorkflowJob{
 				Target: target, ID: int64(i) + 1, Labels: j.Labels, State: j.State, Repository: j.Repository, QueuedAt: j.OldestAt,
 			},
-			Count: j.Count, Home: homes.of(j.RunnerPool, j.RunnerLabels),
+			Count: j.Count, Home: home, Homeless: home == "" && j.RunnerLabels != nil,
 		}
 	}
 	return all

@@ -254,3 +254,19 @@ func TestARunnerThatHadItsOneWorkflowJobIsNoSupply(t *testing.T) {
 	w.want("requested 1 1", leases)
 	w.want("1 1", `SELECT concat_ws(' ', online, draining) FROM api.pools`)
 }
+
+// A job that runs counts where it runs: one on a runner that is in no pool takes
+// no host of any, whatever it asks for. Of one whose runner nobody knows yet its
+// labels have to do.
+func TestAJobThatRunsOutsideOfPoolsCountsForNone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(nil))
+	w.sync(everybody)
+	pet := w.online("pet")
+	pet.Labels = []string{"arm64", "self-hosted"}
+	w.tx(func(tx *db.Tx) error { return tx.AddRunners(w.ctx, "acme", []db.RunnerRow{pet}) })
+	w.queue(2, "self-hosted")
+	w.exec(`UPDATE muster.workflow_job SET state = 'in_progress', started_at = $1, runner_id = CASE workflow_job_id WHEN 1 THEN $2 ELSE 999 END`, w.clock(), pet.ID)
+	w.scale()
+	w.want("1 1", `SELECT concat_ws(' ', in_progress, desired) FROM api.pools`)
+}
