@@ -252,6 +252,10 @@ func (m *Matcher) MatchAlike(jobs []AlikeJobs, outside Outside) Matched {
 	found := Matched{Demand: map[string]fleet.Demand{}}
 	unserved := map[want]*unservedJobs{}
 	pools := map[want]waited{}
+	markets := map[string]market{}
+	for target, runners := range outside.Runners {
+		markets[target] = marketOf(runners)
+	}
 	for _, job := range jobs {
 		running := job.State == fleet.WorkflowJobInProgress
 		if !running && job.State != fleet.WorkflowJobQueued || running && job.Homeless {
@@ -267,7 +271,7 @@ func (m *Matcher) MatchAlike(jobs []AlikeJobs, outside Outside) Matched {
 		if pool == "" || !running {
 			is, known := pools[w]
 			if !known {
-				is = m.wait(job, labels, outside)
+				is = m.wait(job, labels, access, markets[job.Target])
 				pools[w] = is
 			}
 			pool, closed, elsewhere = is.pool, is.closed, is.elsewhere
@@ -312,9 +316,8 @@ type waited struct {
 	elsewhere bool   // no pool; a runner outside of pools takes it
 }
 
-func (m *Matcher) wait(job AlikeJobs, labels []string, outside Outside) waited {
+func (m *Matcher) wait(job AlikeJobs, labels []string, access Access, outside market) waited {
 	var w waited
-	access := outside.Access[job.Target]
 	for pool := range m.eligible(job.Target, labels) {
 		if access.takes(access.Pools[pool], job.Repository) {
 			w.pool = pool
@@ -324,8 +327,8 @@ func (m *Matcher) wait(job AlikeJobs, labels []string, outside Outside) waited {
 			w.closed = pool
 		}
 	}
-	w.elsewhere = len(labels) > 0 && slices.ContainsFunc(outside.Runners[job.Target], func(r Offer) bool {
-		return contains(normal(r.Labels), labels) && (r.Group == "" || access.takes([]string{r.Group}, job.Repository))
+	w.elsewhere = slices.ContainsFunc(outside.with(labels), func(r Offer) bool {
+		return contains(r.Labels, labels) && (r.Group == "" || access.takes([]string{r.Group}, job.Repository))
 	})
 	return w
 }

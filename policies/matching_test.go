@@ -234,6 +234,33 @@ func TestMatchCountsAllOfARun(t *testing.T) {
 	}
 }
 
+// Jobs for GitHub's own machines are those of no pool, and so are runners with
+// labels of their own: how many of both there are adds up, and does not multiply.
+func TestTheCostOfMatchingIsNotThatOfEachJobWithEachRunner(t *testing.T) {
+	const n = 400
+	var jobs []policies.AlikeJobs
+	var offers []policies.Offer
+	for i := range n {
+		offers = append(offers, policies.Offer{Labels: []string{"linux", "self-hosted", fmt.Sprint("pet-", i)}, Group: "1"})
+		jobs = append(jobs, policies.AlikeJobs{Count: 1, WorkflowJob: fleet.WorkflowJob{
+			Target: "acme", ID: int64(i), State: fleet.WorkflowJobQueued, Labels: []string{"ubuntu-latest"}, Repository: fmt.Sprint("acme/r", i),
+		}})
+	}
+	jobs[0].Labels = []string{"pet-7", "linux"} // which one of them takes
+	m := policies.NewMatcher([]fleet.Pool{pool("linux", "linux")})
+	outside := policies.Outside{
+		Runners: map[string][]policies.Offer{"acme": offers},
+		Access:  map[string]policies.Access{"acme": {Groups: map[string]fleet.RunnerGroup{"1": {ID: "1", Visibility: fleet.GroupAll}}}},
+	}
+	var got policies.Matched
+	if allocs := testing.AllocsPerRun(1, func() { got = m.MatchAlike(jobs, outside) }); allocs > 50*2*n {
+		t.Errorf("%d jobs and as many runners outside of pools take %.0f allocations", n, allocs)
+	}
+	if len(got.Findings) != 1 || got.Findings[0].Detail["jobs"] != n-1 {
+		t.Errorf("findings %v, want one of %d jobs", got.Findings, n-1)
+	}
+}
+
 // Whatever is told of jobs, in whatever order and how often: each open one
 // counts once, for a pool that has all it asks for and no more surplus than
 // any other that does.
