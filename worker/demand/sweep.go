@@ -124,14 +124,17 @@ func sweep(ctx context.Context, gh hooks, hook *db.Hook) (int, error) {
 		return 0, err
 	}
 	asked := 0
-	for _, d := range untaken(log) {
-		if asked == mostAgain {
+	var refused error
+	for n, d := range untaken(log) {
+		if n == mostAgain {
 			hook.SweptTo = later(hook.SweptTo, d.At)
-			return asked, nil
+			return asked, refused
 		}
 		err := gh.Redeliver(ctx, hook.Scope, hook.ID, d.ID)
 		switch {
 		case errors.Is(err, fleet.ErrNotFound): // too old by now
+		case errors.Is(err, fleet.ErrMalformed): // GitHub has something against this one
+			refused = err
 		case err != nil:
 			hook.SweptTo = later(hook.SweptTo, d.At)
 			return asked, err
@@ -143,9 +146,9 @@ func sweep(ctx context.Context, gh hooks, hook *db.Hook) (int, error) {
 		hook.SweptTo = later(hook.SweptTo, log[0].At)
 	}
 	if !whole {
-		err = errors.New("more deliveries than are read at once: the oldest were passed over")
+		return asked, errors.New("more deliveries than are read at once: the oldest were passed over")
 	}
-	return asked, err
+	return asked, refused
 }
 
 func later(a, b time.Time) time.Time {

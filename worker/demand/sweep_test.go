@@ -2,8 +2,10 @@ package demand_test
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,5 +118,48 @@ func TestALogThatGitHubDoesNotShow(t *testing.T) {
 		t.Errorf("Hearings = %+v, %v: read before an hour was over", h, err)
 	}
 	o.sweep()
+	o.wantHook("acme 1 org/acme ")
+}
+
+// A delivery that GitHub will not send again, whatever it has against it, keeps
+// none of the later ones.
+func TestADeliveryThatIsRefusedKeepsNoOther(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.hands(false)
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	o.events()
+	o.hands(true)
+	o.pass(time.Minute)
+	for range 3 {
+		o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+		o.pass(time.Second)
+	}
+	o.events()
+	o.hands(false)
+	var refused atomic.Value // the first that is asked for
+	o.sim.Intercept(func(r *http.Request) http.Handler {
+		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/attempts") {
+			return nil
+		}
+		refused.CompareAndSwap(nil, r.URL.Path)
+		if refused.Load() != r.URL.Path {
+			return nil
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			_, _ = io.WriteString(w, `{"message":"Validation Failed"}`)
+		})
+	})
+	for _, want := range []int{2, 0, 0} {
+		if n := o.sweep(); n != want {
+			t.Errorf("%d deliveries asked for, want %d", n, want)
+		}
+		o.events()
+		if want == 2 {
+			o.wantHook("acme 1 org/acme redeliver hook of org/acme: malformed answer (HTTP 422): status is not 202: Validation Failed")
+		}
+	}
 	o.wantHook("acme 1 org/acme ")
 }
