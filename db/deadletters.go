@@ -137,7 +137,10 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time) (fleet.Count
 		{"replicas", `DELETE FROM muster.replica WHERE seen_at < $1`},
 		{"leases", `DELETE FROM muster.lease WHERE deadline < $1`},
 		// Of targets that are not configured any more.
-		{"repositories", `DELETE FROM muster.repository WHERE greatest(heard_at, compared_at) < $1`},
+		{"repositories", `DELETE FROM muster.repository r WHERE greatest(heard_at, compared_at) < $1
+			OR NOT EXISTS (SELECT FROM muster.reconciliation c WHERE c.target = r.target AND c.due_at >= $1)`},
+		{"runner_groups", `DELETE FROM muster.runner_group g
+			WHERE NOT EXISTS (SELECT FROM muster.reconciliation c WHERE c.target = g.target AND c.due_at >= $1)`},
 		{"comparisons", `DELETE FROM muster.reconciliation WHERE due_at < $1`},
 		{"hooks", `DELETE FROM muster.hook WHERE heard_at < $1`},
 		// Of pools that are not configured any more.

@@ -87,7 +87,8 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	// GitHub repeats no delivery after a week, whatever else is kept.
 	w.exec(`INSERT INTO muster.delivery (target, delivery_id, at) VALUES ('acme', 'old', $1), ('acme', 'young', $2)`,
 		t0.AddDate(0, 0, -8).Add(-time.Second), t0.AddDate(0, 0, -8))
-	w.exec(`INSERT INTO muster.repository (target, repository, heard_at, compared_at) VALUES ('acme', 'acme/old', $1, $1), ('acme', 'acme/cold', $1, $2), ('acme', 'acme/new', NULL, NULL)`, old, young)
+	w.exec(`INSERT INTO muster.repository (target, repository, heard_at, compared_at) VALUES ('acme', 'acme/old', $1, $1), ('acme', 'acme/cold', $1, $2), ('acme', 'acme/new', NULL, NULL), ('gone', 'gone/new', NULL, NULL)`, old, young)
+	w.exec(`INSERT INTO muster.runner_group (target, group_id, name, visibility, public, selected) VALUES ('gone', '1', '', 'all', false, '{}'), ('acme', '1', '', 'all', false, '{}')`)
 	w.exec(`INSERT INTO muster.reconciliation (target, due_at) VALUES ('gone', $1), ('acme', $2)`, old, young)
 	w.exec(`INSERT INTO muster.hook (target, hook_id, scope, heard_at, due_at, swept_to) VALUES ('acme', 1, 'org/acme', $1, $1, $1), ('acme', 2, 'org/acme', $2, $1, $1)`, old, young)
 	w.exec(`INSERT INTO muster.github_pause (credential, until, told_at, reason) VALUES ('old', $1, $1, ''), ('new', $2, $1, '')`,
@@ -113,7 +114,7 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	want := fleet.Counts{
 		"ticks": 3, "runs": 5, "schedules": 1, "grace_marks": 1, "syncs": 1, "actions": 1, "decisions": 2, "tokens": 2, "history": 1, "last_decisions": 2, "runners": 1,
 		"workflow_jobs": 1, "hosts": 1, "holds": 1, "deliveries": 1, "pauses": 1, "replicas": 1, "leases": 1, "pools": 1, "findings": 1,
-		"repositories": 1, "comparisons": 1, "hooks": 1,
+		"repositories": 2, "comparisons": 1, "hooks": 1, "runner_groups": 1,
 	}
 	if diff := cmp.Diff(want, counts); diff != "" {
 		t.Errorf("Housekeep (-want +got):\n%s", diff)
@@ -132,6 +133,8 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	w.want("3 4", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.hold`)
 	w.want("1", `SELECT count(*) FROM muster.token WHERE outcome = 'requested'`)
 	w.want("2 build-01 young", `SELECT concat_ws(' ', (SELECT workflow_job_id FROM muster.workflow_job), (SELECT host FROM muster.host_runner), (SELECT delivery_id FROM muster.delivery))`)
+	w.want("acme/cold acme/new", `SELECT string_agg(repository, ' ' ORDER BY repository) FROM muster.repository`)
+	w.want("acme", `SELECT string_agg(target, ' ') FROM muster.runner_group`)
 	w.want("linux new", `SELECT string_agg(name, ' ' ORDER BY name) FROM muster.pool`)
 	w.want("acme", `SELECT string_agg(target, ' ') FROM muster.finding`)
 	w.want(trail, `SELECT count(*) FROM audit.event`)
