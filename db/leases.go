@@ -100,10 +100,13 @@ func (tx *Tx) ExpireLeases(ctx context.Context, target string, pools []string, n
 		FROM (
 			SELECT DISTINCT ON (l.request_id) l.request_id, nullif(j.runner_id, 0) AS runner_id, coalesce(j.started_at, j.changed_at) AS at
 			FROM muster.lease l
-			JOIN muster.target t ON t.name = l.target
 			JOIN muster.workflow_job j ON j.target = l.target AND j.state = 'completed' AND lower(j.runner_name) = l.host
-				AND j.changed_at BETWEEN l.requested_at AND t.last_complete_sync_at
-				AND coalesce(j.started_at, j.changed_at) >= l.requested_at
+				AND j.changed_at >= l.requested_at AND coalesce(j.started_at, j.changed_at) >= l.requested_at
+				-- of a year of jobs those since the oldest request
+				AND j.changed_at >= (
+					SELECT min(requested_at) FROM muster.lease
+					WHERE target = $1 AND pool = ANY($2) AND state IN ('claimed', 'registered'))
+				AND j.changed_at <= (SELECT last_complete_sync_at FROM muster.target WHERE name = $1)
 			WHERE l.target = $1 AND l.pool = ANY($2) AND l.state IN ('claimed', 'registered')
 			ORDER BY l.request_id, at
 		) went

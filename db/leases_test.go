@@ -1,12 +1,16 @@
 package db_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
@@ -205,4 +209,80 @@ func TestLeasesExpireWhereASyncShowsThatNobodyCame(t *testing.T) {
 	if c := counts(t0.Add(time.Hour)); c != (db.LeaseCounts{Live: 1}) {
 		t.Errorf("LeaseCounts after one came online = %+v, want none expired", c)
 	}
+}
+
+// statements keeps what is sent to the server.
+type statements struct{ sent []pgx.TraceQueryStartData }
+
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	s.sent = append(s.sent, data)
+	return ctx
+}
+
+func (*statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// plan is a node of what EXPLAIN says.
+type plan struct {
+	Table   string  `json:"Relation Name"`
+	Rows    float64 `json:"Actual Rows"`
+	Removed float64 `json:"Rows Removed by Filter"`
+	Loops   float64 `json:"Actual Loops"`
+	Plans   []plan
+}
+
+// read is how many rows of a table were looked at.
+func (p plan) read(table string) float64 {
+	n := 0.0
+	if p.Table == table {
+		n = (p.Rows + p.Removed) * p.Loops
+	}
+	for _, below := range p.Plans {
+		n += below.read(table)
+	}
+	return n
+}
+
+// A year's workflow jobs are kept, and a pool is decided on every minute.
+func TestHostsThatCameAndWentAreLookedForAmongTheNewestJobs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	w.exec(`UPDATE muster.target SET last_complete_sync_at = $1`, t0.Add(5*time.Minute))
+	w.exec(`INSERT INTO muster.workflow_job (target, workflow_job_id, run_id, run_attempt, repository, labels, state, runner_id, runner_name, conclusion, changed_at)
+		SELECT 'acme', i, 0, 0, '', '{}', 'completed', 0, 'was-' || i, '', $1::timestamptz - i * interval '10 min' FROM generate_series(1, 20000) AS i`, t0)
+	for _, l := range w.leases(500, t0) {
+		w.claim(l, "h-"+l.RequestID[:8])
+	}
+	w.exec(`ANALYZE muster.workflow_job, muster.lease`)
+	var all statements
+	traced, err := db.OpenTraced(w.ctx, w.url, &all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer traced.Close()
+	err = traced.InTx(w.ctx, func(tx *db.Tx) error {
+		_, err := tx.ExpireLeases(w.ctx, "acme", []string{"linux"}, t0.Add(5*time.Minute))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all.sent {
+		if !strings.Contains(s.SQL, "muster.workflow_job") {
+			continue
+		}
+		var text []byte
+		if err := w.sql.QueryRow(w.ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+s.SQL, s.Args...).Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		var told []struct{ Plan plan }
+		if err := json.Unmarshal(text, &told); err != nil {
+			t.Fatal(err)
+		}
+		if n := told[0].Plan.read("workflow_job"); n > 1000 {
+			t.Errorf("%.0f workflow jobs are read, of 20,000 that are older than any request:\n%s", n, text)
+		}
+		return
+	}
+	t.Error("nobody looks for hosts that came and went")
 }
