@@ -15,6 +15,9 @@ import (
 )
 
 const (
+	// publishLimit is how long a trigger may take to be published: a stream on a
+	// slow disk answers late. That nobody answers at all is said at once.
+	publishLimit = 30 * time.Second
 	// followEvery is how often --wait looks at the record.
 	followEvery = 200 * time.Millisecond
 	// silence is how long --wait waits before it wonders aloud whether
@@ -80,7 +83,7 @@ func (a *app) trigger(ctx context.Context, job fleet.Job, name string, wait bool
 		return err
 	}
 	defer conn.Close()
-	limited, cancel := context.WithTimeout(ctx, reachLimit)
+	limited, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
 	// For triggers of the command line the reason is who sent it.
 	id, err := conn.PublishTrigger(limited, job, name, operator().Name)

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/muster-fleet/muster/github/githubsim"
 	"github.com/muster-fleet/muster/queue"
 )
+
+// answerLimit is how long a host waits for its token, as in muster token.
+const answerLimit = 30 * time.Second
 
 // Stranger is the host that nobody granted anything.
 const Stranger = "stranger-01"
@@ -107,6 +111,8 @@ func (s *stage) ask(ctx context.Context, host string, request tokenRequest) (rep
 	if err != nil {
 		return r, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
 	answer, _, err := conn.Request(ctx, queue.TokenSubject(host), body)
 	if err == nil {
 		err = json.Unmarshal(answer, &r)
