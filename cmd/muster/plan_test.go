@@ -46,6 +46,10 @@ func TestPlan(t *testing.T) {
 			}
 			rows = append(rows, row)
 		}
+		// All that was ever tried with octo failed.
+		if err := tx.EnsureTarget(t.Context(), fleet.Target{Name: "octo", Scope: fleet.Scope{Kind: fleet.ScopeOrg, Owner: "octo"}, APIURL: fleet.DefaultAPIURL}, now); err != nil {
+			return err
+		}
 		if err := tx.AddRunners(t.Context(), "acme", rows); err != nil {
 			return err
 		}

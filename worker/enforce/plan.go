@@ -29,7 +29,7 @@ type Preview struct {
 
 // Plan evaluates a policy on a target as enforcement would, on the same facts
 // and through the same decision, and writes nothing. fleet.ErrNotFound says
-// that the target was never synced.
+// that no sync of the target has ever come to anything.
 func Plan(ctx context.Context, d *Reader, p *policies.Policy, target fleet.Target, now time.Time) (Preview, error) {
 	state, err := d.PolicyState(ctx, p.Name, target.Name)
 	if err != nil {
@@ -38,6 +38,9 @@ func Plan(ctx context.Context, d *Reader, p *policies.Policy, target fleet.Targe
 	in, err := remove.Gather(ctx, d, p, target, 0, state, now)
 	if err != nil {
 		return Preview{}, err
+	}
+	if in.Target.LastCompleteSyncAt.IsZero() && len(in.Runners) == 0 {
+		return Preview{}, fmt.Errorf("plan %s on %s: no sync was complete yet: %w", p.Name, target.Name, fleet.ErrNotFound)
 	}
 	return preview(p, target.Name, in, policies.Decide(p, in, now), now), nil
 }
