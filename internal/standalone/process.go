@@ -60,9 +60,29 @@ func runTool(cmd *exec.Cmd) (string, error) {
 	dieWith(cmd.SysProcAttr, syscall.SIGKILL)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return string(out), fmt.Errorf("%s: %w%s", filepath.Base(cmd.Path), err, lastLine(string(out)))
+		return string(out), fmt.Errorf("%s: %w%s", filepath.Base(cmd.Path), err, firstFault(string(out)))
 	}
 	return string(out), nil
+}
+
+// firstFault is what a tool complained of first: what it says last may be no
+// more than how it tidied up.
+func firstFault(out string) string {
+	fault := ""
+	for line := range strings.Lines(out) {
+		if _, hint, ok := strings.Cut(line, "HINT:"); ok && fault != "" {
+			return fault + ": " + strings.TrimSpace(hint)
+		}
+		for _, mark := range []string{"FATAL:", "PANIC:", "error:"} {
+			if _, text, ok := strings.Cut(line, mark); ok && fault == "" {
+				fault = ": " + strings.TrimSpace(text)
+			}
+		}
+	}
+	if fault != "" {
+		return fault
+	}
+	return lastLine(out)
 }
 
 func lastLine(out string) string {
