@@ -17,6 +17,7 @@ type PoolState struct {
 	Target   string
 	Labels   []string
 	Groups   []string           // runner groups of its runners, when some were last online
+	Carried  []string           // labels that all of them carried then
 	Decision fleet.SizeDecision // At is zero where nobody has decided yet
 	Supply   fleet.Supply       // what is a column of it
 	Demand   fleet.Demand
@@ -85,8 +86,41 @@ func (db *DB) PoolStates(ctx context.Context) ([]PoolState, error) {
 	return nil, fmt.Errorf("read pools: %w", translate(err))
 }
 
+// Carried is what the runners of a pool carried when some were last online.
+type Carried struct {
+	Configured []string // the labels of the pool then
+	Labels     []string // those that each of them had
+}
+
+// Carried reads it of the pools of a target, by name.
+func (tx *Tx) Carried(ctx context.Context, target string) (map[string]Carried, error) {
+	return carried(ctx, tx.tx, target)
+}
+
+// Carried is that of Tx.
+func (db *DB) Carried(ctx context.Context, target string) (map[string]Carried, error) {
+	return carried(ctx, db.pool, target)
+}
+
+func carried(ctx context.Context, q querier, target string) (map[string]Carried, error) {
+	rows, err := q.Query(ctx, `SELECT name, labels, carried FROM muster.pool WHERE target = $1 AND carried <> '{}'`, target)
+	all := map[string]Carried{}
+	if err == nil {
+		var pool string
+		var c Carried
+		_, err = pgx.ForEachRow(rows, []any{&pool, &c.Configured, &c.Labels}, func() error {
+			all[pool], c = c, Carried{}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what runners of pools of %s carried: %w", target, translate(err))
+	}
+	return all, nil
+}
+
 const poolQuery = `
-	SELECT name, target, labels, groups, memory, decided_at, coalesce(min, 0), coalesce(max, 0), coalesce(idle, 0),
+	SELECT name, target, labels, groups, carried, memory, decided_at, coalesce(min, 0), coalesce(max, 0), coalesce(idle, 0),
 		coalesce(desired, 0), coalesce(direction, ''), coalesce(change, 0), reasons, evidence, coalesce(reason, ''),
 		coalesce(online, 0), coalesce(busy, 0), coalesce(booting, 0), coalesce(draining, 0), coalesce(leases_expired, 0),
 		coalesce(queued, 0), coalesce(in_progress, 0), oldest_at, demand_at, coalesce(confidence, 'unknown')
@@ -97,7 +131,7 @@ func scanPool(row pgx.CollectableRow) (PoolState, error) {
 	var memory []byte
 	var decided, oldest, at *time.Time
 	d := &s.Decision
-	err := row.Scan(&s.Pool, &s.Target, &s.Labels, &s.Groups, &memory, &decided, &d.Bounds.Min, &d.Bounds.Max, &d.Bounds.Idle,
+	err := row.Scan(&s.Pool, &s.Target, &s.Labels, &s.Groups, &s.Carried, &memory, &decided, &d.Bounds.Min, &d.Bounds.Max, &d.Bounds.Idle,
 		&d.Desired, &d.Direction, &d.Change, &d.Reasons, &d.Evidence, &s.Reason,
 		&s.Supply.Online, &s.Supply.Busy, &s.Supply.Booting, &s.Supply.Draining, &s.Supply.Expired,
 		&s.Demand.Queued, &s.Demand.InProgress, &oldest, &at, &s.Demand.Confidence)
@@ -124,12 +158,12 @@ func (tx *Tx) SavePools(ctx context.Context, states []PoolState) error {
 				desired = $9, direction = $10, change = $11, reasons = $12, evidence = $13, reason = $14,
 				online = $15, busy = $16, booting = $17, draining = $18, leases_expired = $19,
 				queued = $20, in_progress = $21, oldest_at = $22, demand_at = $23, confidence = $24,
-				groups = coalesce($25::text[], '{}')
+				groups = coalesce($25::text[], '{}'), carried = coalesce($26::text[], '{}')
 			WHERE name = $1`,
 			s.Pool, s.Target, s.Labels, storedMemory(d.Memory), d.At, d.Bounds.Min, d.Bounds.Max, d.Bounds.Idle,
 			d.Desired, string(d.Direction), d.Change, d.Reasons, d.Evidence, s.Reason,
 			s.Supply.Online, s.Supply.Busy, s.Supply.Booting, s.Supply.Draining, s.Supply.Expired,
-			s.Demand.Queued, s.Demand.InProgress, orNull(s.Demand.OldestAt), orNull(s.Demand.At), string(s.Demand.Confidence), s.Groups)
+			s.Demand.Queued, s.Demand.InProgress, orNull(s.Demand.OldestAt), orNull(s.Demand.At), string(s.Demand.Confidence), s.Groups, s.Carried)
 	}
 	if err := tx.tx.SendBatch(ctx, &all).Close(); err != nil {
 		return fmt.Errorf("store the decisions on pools: %w", translate(err))

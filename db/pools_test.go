@@ -19,7 +19,7 @@ var windows = fleet.Pool{Name: "windows", Target: "acme", Labels: []string{"self
 // decided is a full state of a pool.
 func decided() db.PoolState {
 	return db.PoolState{
-		Pool: "linux", Target: "acme", Labels: linux.Labels, Groups: []string{"1", "7"},
+		Pool: "linux", Target: "acme", Labels: linux.Labels, Groups: []string{"1", "7"}, Carried: []string{"linux", "self-hosted", "x64"},
 		Decision: fleet.SizeDecision{
 			At: t0, Pool: "linux", Bounds: fleet.PoolBounds{Min: 1, Max: 9, Idle: 2}, Desired: 5, Direction: fleet.SizeUp, Change: 3,
 			Reasons: []string{"demand"}, Evidence: fleet.Evidence{"wanted": 5.0},
@@ -48,7 +48,7 @@ func TestAPoolComesBackAsItWasDecidedOn(t *testing.T) {
 	w.tx(func(tx *db.Tx) error {
 		was, err := lock(tx)
 		fresh := db.PoolState{
-			Pool: "linux", Target: "acme", Labels: []string{}, Groups: []string{},
+			Pool: "linux", Target: "acme", Labels: []string{}, Groups: []string{}, Carried: []string{},
 			Decision: fleet.SizeDecision{Pool: "linux"}, Demand: fleet.Demand{Confidence: fleet.ConfidenceUnknown},
 		}
 		if diff := cmp.Diff(fresh, was); err != nil || diff != "" {

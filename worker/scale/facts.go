@@ -18,6 +18,7 @@ type record interface {
 	Reconciliation(ctx context.Context, target string) (db.Reconciliation, error)
 	OpenJobs(ctx context.Context, target string, now time.Time) ([]db.OpenJobs, error)
 	Access(ctx context.Context, target string) (db.Access, error)
+	Carried(ctx context.Context, target string) (map[string]db.Carried, error)
 }
 
 // reading is what there is to know of a target, read once for all of its pools
@@ -29,6 +30,7 @@ type reading struct {
 	compared db.Reconciliation
 	jobs     []db.OpenJobs
 	access   db.Access
+	carried  map[string]db.Carried // by name of the pool
 }
 
 // read reads what the sizes of pools of a target are decided on. pools are all
@@ -55,7 +57,10 @@ func read(ctx context.Context, r record, target string, decide []string, pools [
 	if in.jobs, err = r.OpenJobs(ctx, target, now); err != nil {
 		return in, err
 	}
-	in.access, err = r.Access(ctx, target)
+	if in.access, err = r.Access(ctx, target); err != nil {
+		return in, err
+	}
+	in.carried, err = r.Carried(ctx, target)
 	return in, err
 }
 
@@ -65,6 +70,9 @@ type facts struct {
 	demand fleet.Demand
 	rounds int      // of requests in a row that ran out
 	groups []string // of its online runners; none: it has none, or the server does not say
+	// carried are the labels that all of its online runners have or, where there
+	// are none, those before had.
+	carried []string
 }
 
 // weigh makes supply and demand of each pool of a target of what was read, and
@@ -103,6 +111,15 @@ func weigh(target string, pools []fleet.Pool, in reading) (map[string]facts, []f
 		default:
 			seen[home] = append(seen[home], set.Labels)
 		}
+	}
+	for _, p := range pools {
+		before := in.carried[p.Name]
+		if len(seen[p.Name]) == 0 && len(before.Labels) > 0 && slices.Equal(before.Configured, p.Labels) {
+			seen[p.Name] = [][]string{before.Labels}
+		}
+		f := all[p.Name]
+		f.carried = policies.EffectiveLabels(nil, seen[p.Name])
+		all[p.Name] = f
 	}
 	matched := policies.NewMatcher(wider(pools, seen)).MatchAlike(alike(target, in.jobs, homes), policies.Outside{
 		Runners: map[string][]policies.Offer{target: outside},

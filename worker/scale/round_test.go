@@ -15,6 +15,7 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/worker/scale"
 )
 
 // pool is linux under another name, for one more label.
@@ -269,4 +270,37 @@ func TestAJobThatRunsOutsideOfPoolsCountsForNone(t *testing.T) {
 	w.exec(`UPDATE muster.workflow_job SET state = 'in_progress', started_at = $1, runner_id = CASE workflow_job_id WHEN 1 THEN $2 ELSE 999 END`, w.clock(), pet.ID)
 	w.scale()
 	w.want("1 1", `SELECT concat_ws(' ', in_progress, desired) FROM api.pools`)
+}
+
+// What GitHub adds to the labels of runners may be asked of a pool that has none
+// left, too: its next host will carry it like those before.
+func TestAPoolAtZeroIsAskedForWhatItsRunnersCarried(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(nil), pool("gpu", nil))
+	w.sync(everybody)
+	w.queue(1, "linux")
+	w.scale()
+	w.claim()
+	w.sync(everybody)
+	w.scale()
+	w.exec(`UPDATE muster.workflow_job SET state = 'completed'`)
+	w.exec(`UPDATE muster.runner SET removed_at = $1, removal_cause = 'ephemeral'`, w.clock())
+	w.pass(time.Hour)
+	w.decide("gpu") // the other pools are known, whoever is decided on
+	w.scale()
+	w.queue(2, "linux", "x64")
+	preview, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, w.clock())
+	w.ok(err)
+	if got := preview.State.Demand.Queued; got != 2 {
+		t.Errorf("Plan counts %d workflow jobs, want 2", got)
+	}
+	w.scale()
+	w.want("2 2", `SELECT concat_ws(' ', queued, desired) FROM api.pools WHERE pool = 'linux'`)
+	w.want("0", `SELECT count(*) FROM api.findings`)
+
+	// Who changes the labels has other hosts from now on.
+	w.exec(`UPDATE muster.pool SET labels = '{linux}' WHERE name = 'linux'`)
+	w.scale()
+	w.want("0", `SELECT queued FROM api.pools WHERE pool = 'linux'`)
+	w.want("gpu 0", `SELECT string_agg(concat_ws(' ', pool, queued), ', ') FROM api.pools WHERE pool = 'gpu'`)
 }

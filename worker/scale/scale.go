@@ -114,7 +114,7 @@ func decide(pool *policies.Pool, f facts, before db.PoolState, now time.Time) db
 		groups = before.Groups
 	}
 	return db.PoolState{
-		Pool: pool.Name, Target: pool.Target, Labels: pool.Labels, Groups: groups, Decision: d, Supply: f.supply, Demand: f.demand,
+		Pool: pool.Name, Target: pool.Target, Labels: pool.Labels, Groups: groups, Carried: f.carried, Decision: d, Supply: f.supply, Demand: f.demand,
 		Reason: strings.Join(policies.TellSize(d), "; "),
 	}
 }
