@@ -121,6 +121,9 @@ func (c *Client) Repositories(ctx context.Context, org fleet.Scope) ([]Repositor
 			Private  *bool  `json:"private"`
 			Archived bool   `json:"archived"`
 			Disabled bool   `json:"disabled"`
+			Owner    struct {
+				Login string `json:"login"`
+			} `json:"owner"`
 		}
 		header, err := c.do(ctx, o, decoded{&page})
 		if err != nil {
@@ -133,6 +136,9 @@ func (c *Client) Repositories(ctx context.Context, org fleet.Scope) ([]Repositor
 		}
 		for _, w := range page {
 			repo := fleet.Scope{Kind: fleet.ScopeRepo, Owner: org.Owner, Repo: w.Name}
+			if strings.EqualFold(w.Owner.Login, org.Owner) {
+				repo.Owner = w.Owner.Login // as events write it
+			}
 			if err := repo.Valid(); err != nil {
 				return nil, o.malformed(http.StatusOK, err.Error())
 			}

@@ -553,3 +553,26 @@ func TestRepositoriesThatFailKeepNoOtherFromItsTurn(t *testing.T) {
 		t.Errorf("repositories with workflow jobs (-want +got):\n%s", diff)
 	}
 }
+
+// The configuration may write an organisation in another case than GitHub does,
+// whose events and listings are of one repository all the same.
+func TestARepositoryIsComparedOnceHoweverItsOwnerIsWritten(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.target.Scope = fleet.Scope{Kind: fleet.ScopeOrg, Owner: "ACME"}
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	for _, d := range o.events() {
+		o.ok(o.intake.Receive(t.Context(), d))
+	}
+	o.reconcile()
+	o.wantTruth()
+	lists := 0
+	for _, e := range o.sim.Log() {
+		if e.Is("GET", "/repos/{owner}/{repo}/actions/runs") {
+			lists++
+		}
+	}
+	if lists != 2 {
+		t.Errorf("%d lists of runs, want one of each state", lists)
+	}
+}
