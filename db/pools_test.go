@@ -220,7 +220,11 @@ func TestOpenJobsAreThoseThatGitHubHasNotEnded(t *testing.T) {
 			case 11:
 				j.Labels, j.Repository = nil, "acme/bones"
 			}
-			if _, _, err := tx.AddWorkflowJob(w.ctx, j, t0); err != nil {
+			heard := t0
+			if j.ID == 2 {
+				heard = now.Add(-24 * time.Hour)
+			}
+			if _, _, err := tx.AddWorkflowJob(w.ctx, j, heard); err != nil {
 				return err
 			}
 		}

@@ -112,7 +112,9 @@ type OpenJobs struct {
 
 // mostQueued is how long GitHub lets a job wait for a self-hosted runner until
 // it ends the job by itself. What is older is over, whatever event was lost; so
-// is what runs for longer than fleet.LongestWorkflowJob.
+// is what runs for longer than fleet.LongestWorkflowJob. A job that waited for an
+// approval was made long before it was queued, so that it also counts when it was
+// heard to be.
 // https://docs.github.com/en/actions/reference/limits
 const mostQueued = 24 * time.Hour
 
@@ -122,7 +124,7 @@ const openJobQuery = `
 	LEFT JOIN muster.runner r ON j.runner_id <> 0 AND r.target = j.target AND r.runner_id = j.runner_id
 		AND lower(j.runner_name) IN ('', lower(r.name))
 	WHERE j.target = $1 AND (
-		j.state = 'queued' AND coalesce(j.queued_at, j.changed_at) > $2
+		j.state = 'queued' AND greatest(j.queued_at, j.changed_at) > $2
 		OR j.state = 'in_progress' AND coalesce(j.started_at, j.changed_at) > $3)
 	GROUP BY j.state, j.labels, r.labels, r.pool, j.repository
 	ORDER BY j.state, j.labels, r.labels, 4, 7`

@@ -576,3 +576,34 @@ func TestARepositoryIsComparedOnceHoweverItsOwnerIsWritten(t *testing.T) {
 		t.Errorf("%d lists of runs, want one of each state", lists)
 	}
 }
+
+// A job may wait for its approval for days. The day that GitHub lets it wait for
+// a runner begins with that.
+func TestAJobThatIsApprovedAfterDaysWaitsForARunner(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	id := o.queue(githubsim.JobSpec{Waiting: true, Labels: []string{"linux"}})
+	hear := func() {
+		t.Helper()
+		for _, d := range o.events() {
+			o.ok(o.intake.Receive(t.Context(), d))
+		}
+	}
+	wait := func(want int) {
+		t.Helper()
+		open, err := o.db.OpenJobs(t.Context(), "acme", o.clock())
+		o.ok(err)
+		if len(open) != want {
+			t.Errorf("open jobs %+v, want %d", open, want)
+		}
+	}
+	hear()
+	wait(0)
+	o.pass(48 * time.Hour)
+	o.ok(o.sim.Approve(id))
+	hear()
+	wait(1)
+	o.pass(23 * time.Hour)
+	o.reconcile()
+	wait(0) // GitHub has ended it by now, whoever tells of that
+}
