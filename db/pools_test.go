@@ -122,11 +122,11 @@ func TestPoolsAreDecidedOnOneAfterAnother(t *testing.T) {
 func TestSupplyCountsEachRunnerOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if _, err := w.db.Census(w.ctx, "acme", t0); !errors.Is(err, fleet.ErrNotFound) {
+	if _, err := w.db.Census(w.ctx, "acme", t0, t0); !errors.Is(err, fleet.ErrNotFound) {
 		t.Errorf("Census of a target that nobody knows: %v, want not found", err)
 	}
 	w.target()
-	if _, err := w.db.Census(w.ctx, "acme", t0); !errors.Is(err, fleet.ErrNotFound) {
+	if _, err := w.db.Census(w.ctx, "acme", t0, t0); !errors.Is(err, fleet.ErrNotFound) {
 		t.Errorf("Census of a target that was never synced: %v, want not found", err)
 	}
 	w.exec(`UPDATE muster.target SET last_complete_sync_at = $1`, t0)
@@ -174,7 +174,7 @@ func TestSupplyCountsEachRunnerOnce(t *testing.T) {
 		a.DecisionID = stored[0].ID
 		return tx.Intend(w.ctx, a, 0, false)
 	})
-	got, err := w.db.Census(w.ctx, "acme", t0.Add(-time.Minute))
+	got, err := w.db.Census(w.ctx, "acme", t0.Add(-time.Minute), t0)
 	want := db.Census{Suspect: fleet.SuspectMassOffline, Sets: []db.LabelSet{
 		{Labels: []string{"gpu"}, Online: 1},
 		// 1 and 2 are at work, 3 and 12 wait, 4 is being deleted and 11 has had

@@ -37,7 +37,8 @@ const censusQuery = `
 	WITH working AS (
 		SELECT DISTINCT j.runner_id
 		FROM muster.workflow_job j
-		WHERE j.target = $1 AND j.state = 'in_progress' AND j.runner_id <> 0 AND EXISTS (` + runnerOfJob + `)
+		WHERE j.target = $1 AND j.state = 'in_progress' AND j.runner_id <> 0 AND coalesce(j.started_at, j.changed_at) > $3
+			AND EXISTS (` + runnerOfJob + `)
 	), leased AS (
 		SELECT DISTINCT runner_id
 		FROM muster.lease
@@ -68,18 +69,19 @@ const censusQuery = `
 	ORDER BY labels, runner_group, pool`
 
 // Census counts the registered runners of a target. Of those that are not
-// online, what was before since does not matter. fleet.ErrNotFound says that the
+// online, what was before since does not matter, and no runner is at work for
+// longer before now than GitHub lets a job run. fleet.ErrNotFound says that the
 // target was never synced completely: nobody knows what it has.
-func (tx *Tx) Census(ctx context.Context, target string, since time.Time) (Census, error) {
-	return census(ctx, tx.tx, target, since)
+func (tx *Tx) Census(ctx context.Context, target string, since, now time.Time) (Census, error) {
+	return census(ctx, tx.tx, target, since, now)
 }
 
 // Census is that of Tx.
-func (db *DB) Census(ctx context.Context, target string, since time.Time) (Census, error) {
-	return census(ctx, db.pool, target, since)
+func (db *DB) Census(ctx context.Context, target string, since, now time.Time) (Census, error) {
+	return census(ctx, db.pool, target, since, now)
 }
 
-func census(ctx context.Context, q querier, target string, since time.Time) (Census, error) {
+func census(ctx context.Context, q querier, target string, since, now time.Time) (Census, error) {
 	var c Census
 	err := q.QueryRow(ctx, `
 		SELECT coalesce(suspect, '')
@@ -88,7 +90,7 @@ func census(ctx context.Context, q querier, target string, since time.Time) (Cen
 	if err != nil {
 		return Census{}, fmt.Errorf("look for an inventory of %s: %w", target, translate(err))
 	}
-	rows, err := q.Query(ctx, censusQuery, target, since)
+	rows, err := q.Query(ctx, censusQuery, target, since, now.Add(-fleet.LongestWorkflowJob))
 	if err == nil {
 		if c.Sets, err = pgx.CollectRows(rows, pgx.RowToStructByPos[LabelSet]); err == nil {
 			return c, nil

@@ -14,7 +14,7 @@ import (
 // record is what db.DB and db.Tx tell of a target and its pools.
 type record interface {
 	LeaseCounts(ctx context.Context, target string, pools []string, now time.Time) (map[string]db.LeaseCounts, error)
-	Census(ctx context.Context, target string, since time.Time) (db.Census, error)
+	Census(ctx context.Context, target string, since, now time.Time) (db.Census, error)
 	Reconciliation(ctx context.Context, target string) (db.Reconciliation, error)
 	OpenJobs(ctx context.Context, target string, now time.Time) ([]db.OpenJobs, error)
 	Access(ctx context.Context, target string) (db.Access, error)
@@ -47,7 +47,7 @@ func read(ctx context.Context, r record, target string, decide []string, pools [
 	if in.leases, err = r.LeaseCounts(ctx, target, decide, now); err != nil {
 		return in, err
 	}
-	if in.census, err = r.Census(ctx, target, now.Add(-longest)); err != nil {
+	if in.census, err = r.Census(ctx, target, now.Add(-longest), now); err != nil {
 		return in, err
 	}
 	// How far the jobs are all that there are, before the jobs.

@@ -304,3 +304,20 @@ func TestAPoolAtZeroIsAskedForWhatItsRunnersCarried(t *testing.T) {
 	w.want("0", `SELECT queued FROM api.pools WHERE pool = 'linux'`)
 	w.want("gpu 0", `SELECT string_agg(concat_ws(' ', pool, queued), ', ') FROM api.pools WHERE pool = 'gpu'`)
 }
+
+// A job that GitHub would have ended by now keeps no host, though nobody told of
+// its end.
+func TestAJobWhoseEndGotLostKeepsNoHostForEver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(nil))
+	w.sync(everybody)
+	a := w.online("a")
+	w.tx(func(tx *db.Tx) error { return tx.AddRunners(w.ctx, "acme", []db.RunnerRow{a}) })
+	w.queue(1, "linux")
+	w.exec(`UPDATE muster.workflow_job SET state = 'in_progress', started_at = $1, runner_id = $2`, w.clock(), a.ID)
+	w.scale()
+	w.want("1 1", `SELECT concat_ws(' ', busy, desired) FROM api.pools`)
+	w.pass(fleet.LongestWorkflowJob)
+	w.scale()
+	w.want("0 0", `SELECT concat_ws(' ', busy, desired) FROM api.pools`)
+}
