@@ -261,6 +261,8 @@ func TestOperatorMeetsTheSameGuards(t *testing.T) {
 			w.trail("RN105W RN105W")
 			w.want("cli alice operator scrapped", `
 				SELECT DISTINCT concat_ws(' ', actor_type, actor, policy, payload->'details'->>'operator_reason') FROM api.audit WHERE code = 'RN105W'`)
+			w.want("true", `SELECT bool_and(a.reason = array_to_string(d.reasons, ', '))::text
+				FROM api.audit a JOIN api.decisions d ON d.decision_id::text = a.payload->'details'->>'decision_id' WHERE a.code = 'RN105W'`)
 			w.want("1 true", `SELECT concat_ws(' ', count(*), bool_and(policy_sha256 IS NULL)::text) FROM api.decisions WHERE policy = 'operator'`)
 			if n := len(w.deletes(false)); n != 0 {
 				t.Errorf("%d DELETEs", n)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -262,7 +263,7 @@ func (r *Remover) refused(ctx context.Context, tx *db.Tx, req Request, d fleet.D
 	}
 	return tx.Audit(ctx, fleet.AuditEvent{
 		At: now, Code: fleet.AuditDeleteRefused, Actor: req.Actor, Target: d.Target, RunnerID: d.RunnerID,
-		RunnerName: d.Name, Policy: d.Policy, TriggerID: req.TriggerID, Reason: fmt.Sprint(d.Reasons),
+		RunnerName: d.Name, Policy: d.Policy, TriggerID: req.TriggerID, Reason: strings.Join(d.Reasons, ", "),
 		Details: map[string]any{"decision_id": d.ID, "operator_reason": req.Reason},
 	})
 }
