@@ -31,6 +31,11 @@ func (d *decider) darkness() string {
 	kind(a.Offline, "offline")
 	kind(a.Missing, "missing")
 	kind(a.Removed, "removed, not by muster")
-	return fmt.Sprintf("brake: %d of %d runners went dark since %s (%s); at most %d%%, which is %d, may within %s",
-		a.Newly(), a.Of, a.First.UTC().Format(time.RFC3339), strings.Join(kinds, ", "), b.Percent, b.Percent*a.Of/100, short(b.Window))
+	share := b.Percent * a.Of / 100
+	most := fmt.Sprintf("%d%%, which is %d,", b.Percent, share)
+	if b.Min-1 > share { // a small target: the share alone would not have halted it
+		most = fmt.Sprintf("%d, below the brake's min of %d,", b.Min-1, b.Min)
+	}
+	return fmt.Sprintf("brake: %d of %d runners went dark since %s (%s); at most %s may within %s",
+		a.Newly(), a.Of, a.First.UTC().Format(time.RFC3339), strings.Join(kinds, ", "), most, short(b.Window))
 }

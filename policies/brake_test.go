@@ -86,6 +86,13 @@ func TestBrakeTellsItsNumbers(t *testing.T) {
 			t.Errorf("evidence %s = %#v, want %#v", key, e[key], want)
 		}
 	}
+	// Of a small target the least number decides, not the share.
+	small := dark(input(due(1)))
+	small.Alarm = fleet.Alarm{Offline: 13, Of: 29, Since: now.Add(-15 * time.Minute), First: now.Add(-time.Minute)}
+	const want = "brake: 13 of 29 runners went dark since 2026-03-14T09:25:53Z (13 offline); at most 9, below the brake's min of 10, may within 15m"
+	if got := policies.Decide(reap, small, now).Halt; got != want {
+		t.Errorf("Halt of a small target = %q, want %q", got, want)
+	}
 	quiet := policies.Decide(reap, input(due(1)), now).Decisions[0].Evidence
 	if _, there := quiet["newly_of"]; there {
 		t.Errorf("evidence of a quiet target: %v", quiet)
