@@ -115,8 +115,9 @@ func (a *app) root() *cobra.Command {
 		Short: "Keeps a fleet of GitHub self-hosted runners in order",
 		Long: `muster keeps a fleet of GitHub self-hosted runners in order: it copies the runner
 inventory into Postgres, deletes runners that have long been offline, hands
-registration and removal tokens to provisioning hosts over NATS, and leaves an
-audit trail of all it does that is read with SQL.
+registration and removal tokens to provisioning hosts over NATS, sizes pools of
+hosts by the workflow jobs that wait and run, and leaves an audit trail of all it
+does that is read with SQL.
 
 Exit status: 0 done, 1 it ran and failed, 2 bad usage or configuration,
 3 refused by a guard, 4 GitHub, NATS or Postgres not reachable.`,
