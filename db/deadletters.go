@@ -92,11 +92,16 @@ const keepDeliveries = 8 * 24 * time.Hour
 // keepReplicas is far longer than one that is alive can be silent.
 const keepReplicas = time.Hour
 
+// keepFindings is how long what is wrong with a target stands that nobody looks
+// at any more: whoever decides on its pools does so every few minutes.
+const keepFindings = 24 * time.Hour
+
 // Housekeep deletes what happened before then: ticks, runs, syncs, decisions,
 // settled actions and token requests, history, runners removed, and what was
 // remembered of schedules and policies that are not in use any more; workflow
 // jobs that nothing new was heard of since then, hosts that were silent, holds
-// that ended, leases, and pools that nobody decides on.
+// that ended, leases, and pools that nobody decides on, whose findings go after a
+// day.
 // Deliveries go once GitHub cannot repeat them any more, and its pauses once they
 // are over; replicas that were killed, after an hour. The audit trail has a
 // retention of its own. It returns how many rows went from where.
@@ -145,8 +150,8 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time) (fleet.Count
 		{"hooks", `DELETE FROM muster.hook WHERE heard_at < $1`},
 		// Of pools that are not configured any more.
 		{"pools", `DELETE FROM muster.pool WHERE decided_at < $1`},
-		{"findings", `DELETE FROM muster.finding f WHERE since < $1
-			AND NOT EXISTS (SELECT FROM muster.pool p WHERE p.target = f.target)`},
+		{"findings", `DELETE FROM muster.finding f
+			WHERE NOT EXISTS (SELECT FROM muster.pool p WHERE p.target = f.target AND p.decided_at >= $1)`},
 	} {
 		before := before
 		switch q.what {
@@ -160,6 +165,8 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time) (fleet.Count
 			}
 		case "pauses":
 			before = now
+		case "findings":
+			before = now.Add(-keepFindings)
 		case "replicas":
 			before = now.Add(-keepReplicas)
 		}
