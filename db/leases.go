@@ -15,7 +15,8 @@ import (
 type LeaseCounts struct {
 	Live int // asked for, and neither online nor expired
 	// Expired counts those that ran out since a host last came online, within
-	// a day, and Rounds the times that hosts were asked for by them.
+	// a day, and Rounds how often hosts were asked for by them, each time after
+	// those before had run out.
 	Expired, Rounds int
 	LastDeadline    time.Time // the newest of theirs
 }
@@ -29,12 +30,15 @@ const leaseCountQuery = `
 		WHERE pool = p.name AND target = $2 AND state IN ('requested', 'claimed', 'registered')
 	) AS live (n)
 	CROSS JOIN LATERAL (
-		SELECT count(*), count(DISTINCT requested_at), max(deadline)
+		SELECT max(online_at)
 		FROM muster.lease
-		WHERE pool = p.name AND state = 'expired' AND deadline > greatest($3::timestamptz - interval '1 day', (
-			SELECT max(online_at)
-			FROM muster.lease
-			WHERE pool = p.name AND state = 'online'))
+		WHERE pool = p.name AND state = 'online'
+	) AS came (at)
+	CROSS JOIN LATERAL (
+		-- What had been asked for when that host came begins the row.
+		SELECT count(*), coalesce(max(CASE WHEN requested_at <= came.at THEN 1 ELSE attempt END), 0), max(deadline)
+		FROM muster.lease
+		WHERE pool = p.name AND state = 'expired' AND deadline > greatest($3::timestamptz - interval '1 day', came.at)
 	) AS over (n, rounds, last)`
 
 // LeaseCounts tells how the requests for hosts of pools of a target fare, by

@@ -194,6 +194,7 @@ func TestLeasesExpireWhereASyncShowsThatNobodyCame(t *testing.T) {
 		return all["linux"]
 	}
 	later := w.leases(2, due)
+	w.exec(`UPDATE muster.lease SET attempt = 2 WHERE requested_at = $1`, due)
 	w.exec(`UPDATE muster.target SET last_complete_sync_at = $1`, t0.Add(time.Hour))
 	w.exec(`UPDATE muster.lease SET deadline = $2 WHERE request_id = $1`, later[0].RequestID, t0.Add(2*time.Hour))
 	expire(t0.Add(time.Hour))

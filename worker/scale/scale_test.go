@@ -404,3 +404,36 @@ func TestAPoolDoesNotGrowForRepositoriesThatItsRunnersDoNotServe(t *testing.T) {
 	w.want("none", findings)
 	w.want("online 1 2, requested 1 2", leases)
 }
+
+// What a pool asked for step by step, before any of it was due, is one round: a
+// pool that grows slowly does not wait longer than one that asks for all at once.
+func TestStepsOfOneRoundAreOneAttempt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(func(p *fleet.Pool) { p.Max, p.Step.Up = 8, fleet.Portion{Count: 1} }))
+	w.sync(everybody)
+	w.queue(30, "linux")
+	run := func(d time.Duration, boots func(string) bool) {
+		for end := w.clock().Add(d); w.clock().Before(end); {
+			w.scale()
+			w.claim()
+			w.pass(30 * time.Second)
+			w.sync(boots)
+		}
+	}
+	run(5*time.Minute, nobody)
+	w.want("claimed 1 8", leases)
+	run(10*time.Minute, nobody) // the last was asked for after 3.5 minutes, and ran out 10 minutes later
+	w.want("expired 1 8, claimed 2 2", leases)
+
+	// One of the second round comes, and the others of it do not: that is no
+	// third one in vain.
+	came := ""
+	first := func(host string) bool {
+		if came == "" {
+			came = host
+		}
+		return host == came
+	}
+	run(15*time.Minute, first)
+	w.want("2", `SELECT max(attempt) FROM api.leases`)
+}
