@@ -93,7 +93,13 @@ func (db *DB) Hearings(ctx context.Context) (map[string]Hearing, error) {
 		FROM muster.target t
 		LEFT JOIN muster.reconciliation c ON c.target = t.name
 		LEFT JOIN (SELECT target, max(at) AS at FROM muster.delivery GROUP BY target) e ON e.target = t.name
-		LEFT JOIN (SELECT target, max(fault) AS fault FROM muster.hook GROUP BY target) h ON h.target = t.name`)
+		LEFT JOIN (
+			-- One that is silent for a day while others speak was replaced by them.
+			SELECT target, max(fault) AS fault
+			FROM (SELECT target, fault, heard_at, max(heard_at) OVER (PARTITION BY target) AS newest FROM muster.hook) hooks
+			WHERE heard_at > newest - interval '1 day'
+			GROUP BY target
+		) h ON h.target = t.name`)
 	if err != nil {
 		return nil, fmt.Errorf("read how targets hear of workflow jobs: %w", translate(err))
 	}

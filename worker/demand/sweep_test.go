@@ -163,3 +163,19 @@ func TestADeliveryThatIsRefusedKeepsNoOther(t *testing.T) {
 	}
 	o.wantHook("acme 1 org/acme ")
 }
+
+// A webhook that was replaced by another is nobody's trouble any more.
+func TestAWebhookThatWasReplacedIsNotComplainedOf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(`INSERT INTO muster.target (name, scope, api_url, first_used_at, max_observation_gap) VALUES ('acme', 'org/acme', '', $1, '1 h')`, t0)
+	w.exec(`INSERT INTO muster.hook (target, hook_id, scope, heard_at, due_at, swept_to, fault) VALUES
+		('acme', 1, 'org/acme', $1::timestamptz - interval '25 h', $1, $1, 'HTTP 404'), ('acme', 2, 'org/acme', $1, $1, $1, '')`, t0)
+	for _, want := range []string{"", "HTTP 403"} {
+		all, err := w.db.Hearings(t.Context())
+		if err != nil || all["acme"].HookFault != want {
+			t.Errorf("Hearings = %+v, %v, want the fault %q", all, err, want)
+		}
+		w.exec(`UPDATE muster.hook SET fault = 'HTTP 403' WHERE hook_id = 2`)
+	}
+}
