@@ -112,6 +112,24 @@ func (tx *Tx) LiveRunners(ctx context.Context, target string) ([]fleet.Observed,
 	return observed(ctx, tx.tx, target, 0)
 }
 
+// IdleRunners reads, by id, the registered runners of a target that are online,
+// at work by no listing's word, and may be a pool's: whose hosts it asked for, or
+// that carry all of its labels. A thousand pools that shrink do not read the whole
+// fleet each.
+func (db *DB) IdleRunners(ctx context.Context, target, pool string, labels []string) ([]fleet.Observed, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT`+observedColumns+observedFrom+`
+		WHERE r.target = $1 AND r.removed_at IS NULL AND r.status = 'online' AND NOT r.busy AND (r.pool = $2 OR r.labels @> $3)
+		ORDER BY r.runner_id`, target, pool, labels)
+	if err == nil {
+		var all []fleet.Observed
+		if all, err = pgx.CollectRows(rows, scanObserved); err == nil {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("read idle runners of pool %s: %w", pool, translate(err))
+}
+
 // FleetState tells one reading of a target's live runners from a later one
 // that would show others.
 type FleetState struct{ WalkedAt, RemovedAt time.Time }

@@ -18,7 +18,7 @@ const carryOut = 45 * time.Second
 // have had no work for longest, and counts what became of each. One that is
 // spared is made good by the next, as far as there are idle ones.
 func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policies.Pool, d fleet.SizeDecision, trigger fleet.Trigger, counts fleet.Counts) error {
-	runners, err := s.DB.LiveRunners(ctx, pool.Target)
+	runners, err := s.DB.IdleRunners(ctx, pool.Target, pool.Name, pool.Labels)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
@@ -223,4 +224,35 @@ func TestReplicasTogetherGiveUpNoMoreThanWasDecided(t *testing.T) {
 	w.ok(g.Wait())
 	w.want("h1 h2 h3", scaledDown)
 	w.wantAsked("h1 h2 h3")
+}
+
+// answers keeps how many rows a query gave at most.
+type answers struct{ most int64 }
+
+func (*answers) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (a *answers) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	a.most = max(a.most, data.CommandTag.RowsAffected())
+}
+
+// A thousand pools shrink on the same evening.
+func TestAPoolThatShrinksReadsNoOtherPoolsHosts(t *testing.T) {
+	t.Parallel()
+	w := newCrowd(t, 3, 2, nil)
+	w.exec(`INSERT INTO muster.runner (target, runner_id, name, os, status, busy, labels, fingerprint, first_seen_at, seen_at, status_since)
+		SELECT 'acme', 1000 + i, 'other-' || i, 'linux', 'online', false, '{gpu}', i, $1::timestamptz, $1, $1 FROM generate_series(1, 500) AS i`, t0)
+	// One of the pool's that came without its labels is its all the same.
+	w.exec(`UPDATE muster.runner SET pool = 'linux', labels = '{gpu}' WHERE name = 'h1'`)
+	var all answers
+	traced, err := db.OpenTraced(w.ctx, w.url, &all)
+	w.ok(err)
+	t.Cleanup(traced.Close)
+	w.scaler.DB = traced
+	w.scale()
+	w.want("h1 h2", scaledDown)
+	if all.most > 100 {
+		t.Errorf("a query gives %d rows, of a pool of 3 hosts", all.most)
+	}
 }
