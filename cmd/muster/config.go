@@ -62,6 +62,9 @@ type targetConfig struct {
 	minValidity       time.Duration // left of a shared registration token
 	// webhookSecrets are those of its webhook, as they are now; nil: it has none.
 	webhookSecrets func(context.Context) ([]fleet.Secret, error)
+
+	// What keeps the credential, and the webhook's secrets, from being read now.
+	authFaults, webhookFaults faults
 }
 
 // target finds a target by its name.
@@ -152,22 +155,37 @@ func findConfig(asked string, env func(string) string) (string, error) {
 	return "", nil
 }
 
-// loadConfig reads and checks everything, the credentials of targets too. An
+// loadConfig reads and checks everything, the secrets of targets too. An
 // empty path means that there is no file: everything is as by default. The
 // error has one line for each fault.
 func loadConfig(path string, env func(string) string) (*config, error) {
-	c, all, credentials := readConfig(path, env)
-	all = append(all, credentials...)
+	c, all := readConfig(path, env)
+	for _, t := range c.targets {
+		all = append(append(all, t.authFaults...), t.webhookFaults...)
+	}
 	if err := all.err(); err != nil {
 		return nil, configError{err}
 	}
 	return c, nil
 }
 
-// loadForReading is loadConfig for somebody who does not need the credentials
-// of targets, and may have no right to read them.
+// loadForTarget is loadConfig for somebody who speaks to GitHub for one target:
+// its credential has to be there, and no other secret.
+func loadForTarget(path string, env func(string) string, name string) (*config, error) {
+	c, all := readConfig(path, env)
+	if t, ok := c.target(name); ok {
+		all = append(all, t.authFaults...)
+	}
+	if err := all.err(); err != nil {
+		return nil, configError{err}
+	}
+	return c, nil
+}
+
+// loadForReading is loadConfig for somebody who does not need the secrets of
+// targets, and may have no right to read them.
 func loadForReading(path string, env func(string) string) (*config, error) {
-	c, all, _ := readConfig(path, env)
+	c, all := readConfig(path, env)
 	if err := all.err(); err != nil {
 		return nil, configError{err}
 	}
@@ -179,24 +197,25 @@ type configError struct{ error }
 
 func (e configError) Unwrap() error { return e.error }
 
-// readConfig also returns what is wrong, that of credentials apart.
-func readConfig(path string, env func(string) string) (*config, faults, faults) {
+// readConfig also returns what is wrong; that of the secrets of targets stands
+// with them.
+func readConfig(path string, env func(string) string) (*config, faults) {
 	r := &reader{env: env, config: &config{file: path}}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		r.faults.add(path, 0, 0, "find its directory: %v", err)
-		return nil, r.faults, nil
+		return r.config, r.faults
 	}
 	r.config.dir = dir
 	var text []byte
 	if path != "" {
 		if text, err = os.ReadFile(path); err != nil {
 			r.faults.add(path, 0, 0, "read the configuration: %v", pathless(err))
-			return nil, r.faults, nil
+			return r.config, r.faults
 		}
 	}
 	r.read(parseYAML(path, text, &r.faults))
-	return r.config, r.faults, r.credentials
+	return r.config, r.faults
 }
 
 // pathless is the reason without the path, where the path has been said.

@@ -49,7 +49,7 @@ func (r *reader) auth(t *targetConfig, target *mapping) {
 	case app.there():
 		r.app(t, app)
 	default:
-		t.auth, _ = r.lasting("token of target "+t.Name, file, variable)
+		t.auth, _ = r.lasting("token of target "+t.Name, file, variable, &t.authFaults)
 	}
 }
 
@@ -71,7 +71,7 @@ func (r *reader) app(t *targetConfig, n node) {
 		return
 	}
 	what := "private key of target " + t.Name
-	c, at := r.lasting(what, file, variable)
+	c, at := r.lasting(what, file, variable, &t.authFaults)
 	if c.secret == nil {
 		return
 	}
@@ -83,17 +83,18 @@ func (r *reader) app(t *targetConfig, n node) {
 		return // said already
 	}
 	if err := github.CheckPrivateKey(key); err != nil {
-		r.at(at, "", &r.credentials, "the %s cannot be used: %v: put the .pem file there that GitHub gave for the App", what, err)
+		r.at(at, "", &t.authFaults, "the %s cannot be used: %v: put the .pem file there that GitHub gave for the App", what, err)
 	}
 }
 
 // lasting reads a secret that is asked for again and again where it is, in a
-// file or a variable, and says which of them that is.
-func (r *reader) lasting(what string, file, variable node) (auth, node) {
+// file or a variable, and says which of them that is. What keeps it from being
+// read goes to missing.
+func (r *reader) lasting(what string, file, variable node, missing *faults) (auth, node) {
 	if name := variable.text(""); name != "" {
 		value := strings.TrimSpace(r.env(name))
 		if value == "" {
-			r.at(variable, "", &r.credentials, "the variable %s is empty or not set: put the %s there", name, what)
+			r.at(variable, "", missing, "the variable %s is empty or not set: put the %s there", name, what)
 		}
 		return auth{source: "variable " + name, secret: fixedSecret(fleet.NewSecret(value))}, variable
 	}
@@ -103,7 +104,7 @@ func (r *reader) lasting(what string, file, variable node) (auth, node) {
 	}
 	source := &secretFile{what: what, path: path}
 	if _, err := source.read(); err != nil {
-		r.at(file, "", &r.credentials, "%v: put the %s there", err, what)
+		r.at(file, "", missing, "%v: put the %s there", err, what)
 	}
 	return auth{source: "file " + path, secret: source.get}, file
 }

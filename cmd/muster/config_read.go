@@ -17,10 +17,9 @@ import (
 
 // reader fills in a config and notes what is wrong on the way.
 type reader struct {
-	env         func(string) string
-	config      *config
-	faults      faults
-	credentials faults // of targets
+	env    func(string) string
+	config *config
+	faults faults
 }
 
 func (r *reader) read(root node) {

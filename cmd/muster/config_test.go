@@ -356,6 +356,29 @@ func TestReadingNeedsNoCredentials(t *testing.T) {
 	}
 }
 
+// Who speaks to the GitHub of one target needs that target's credential, and
+// neither those of others nor what webhooks are signed with.
+func TestOneTargetNeedsItsCredentialAlone(t *testing.T) {
+	t.Parallel()
+	dir := inDir(t, map[string]string{"here": "token", "muster.yaml": `targets:
+  - {name: a, scope: org/a, auth: {token_file: here}, webhook_secret_file: hook}
+  - {name: b, scope: org/b, auth: {token_file: gone}}
+`})
+	path := filepath.Join(dir, "muster.yaml")
+	env := variables(map[string]string{"HOME": "/h"})
+	const credential, hook = "token of target b from", "webhook secret of target a from"
+	for target, want := range map[string]string{"a": "", "b": credential} {
+		_, err := loadForTarget(path, env, target)
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), hook)) {
+			t.Errorf("loadForTarget(%s) = %v, want %q alone", target, err, want)
+		}
+	}
+	_, err := loadConfig(path, env)
+	if err == nil || !strings.Contains(err.Error(), credential) || !strings.Contains(err.Error(), hook) {
+		t.Errorf("loadConfig = %v, want %q and %q in it", err, credential, hook)
+	}
+}
+
 func TestNoSecretInAnyFault(t *testing.T) {
 	t.Parallel()
 	const canary = "hunter2"

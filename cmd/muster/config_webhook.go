@@ -20,7 +20,7 @@ func (r *reader) webhook(t *targetConfig, target *mapping) {
 		return
 	}
 	what := "webhook secret of target " + t.Name
-	source, at := r.lasting(what, file, variable)
+	source, at := r.lasting(what, file, variable, &t.webhookFaults)
 	if source.secret == nil {
 		return
 	}
@@ -40,7 +40,7 @@ func (r *reader) webhook(t *targetConfig, target *mapping) {
 		return // said already
 	}
 	if _, err := secretLines(s); err != nil {
-		r.at(at, "", &r.credentials, "the %s cannot be used: %v", what, err)
+		r.at(at, "", &t.webhookFaults, "the %s cannot be used: %v", what, err)
 	}
 }
 

@@ -39,9 +39,9 @@ or fail, what was found, and what mends it.
 
 GitHub is asked for one runner of each target and for nothing that could change
 anything. Exit status: 0 nothing fails, 1 something does, 2 bad configuration,
-4 nothing at all can be reached. The credentials of targets are not part of the
-configuration here: one that cannot be read is a line, and the others are
-checked.`,
+4 nothing at all can be reached. The credentials and webhook secrets of targets
+are not part of the configuration here: one that cannot be read, which muster
+serve would not start with, is a line, and the others are checked.`,
 		Args: cobra.NoArgs,
 	}
 	output := outputFlag(cmd)

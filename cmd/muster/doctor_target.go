@@ -28,6 +28,9 @@ func (t *targetExam) judge(c *config, r *recordExam) []check {
 		t.judgeClock(s, r)
 		t.judgeRate(s)
 	}
+	if err := t.webhookFaults.err(); err != nil {
+		s.add(levelFail, "webhook", "until then muster serve neither starts nor takes a changed configuration up", "%s", oneLine(err))
+	}
 	if r.readable() {
 		h, used := r.targets[t.Name]
 		t.judgeServer(s, h)

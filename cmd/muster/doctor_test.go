@@ -95,7 +95,7 @@ targets:
   - {name: ending, scope: org/ending, api_url: "` + api + `", auth: {token_env: ENDING}}
   - {name: ended, scope: org/ended, api_url: "` + api + `", auth: {token_env: ENDED}}
   - {name: lost, scope: org/lost, api_url: "` + api + `", auth: {token_env: LOST}}
-  - {name: away, scope: org/away, api_url: "http://` + closed(t) + `/api/v3", auth: {token_env: GOOD}}
+  - {name: away, scope: org/away, api_url: "http://` + closed(t) + `/api/v3", auth: {token_env: GOOD}, webhook_secret_file: nohook}
 grants:
   - {hosts: [build-01], targets: [readonly], kinds: [registration], per_hour: 2}
 `})
@@ -118,6 +118,7 @@ grants:
 		"missing credential": levelFail, "empty credential": levelFail, "garbage credential": levelFail,
 		"readonly permission": levelFail, "stranger credential": levelFail, "narrow scope": levelFail,
 		"ending credential": levelWarn, "ended credential": levelFail, "lost scope": levelFail, "away scope": levelFail,
+		"away webhook": levelFail,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("doctor (-want +got):\n%s", diff)
@@ -134,6 +135,7 @@ grants:
 		"ending credential":   "it ends in 5d",
 		"lost scope":          "not found (HTTP 404)",
 		"away scope":          "unavailable",
+		"away webhook":        "put the webhook secret of target away there; until then muster serve neither starts nor",
 	} {
 		if !strings.Contains(said[name], text) {
 			t.Errorf("doctor on %s = %q, want %q in it", name, said[name], text)

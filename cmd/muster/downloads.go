@@ -70,7 +70,7 @@ func offered(found []fleet.Download) string {
 }
 
 func (a *app) downloads(ctx context.Context, target string) ([]fleet.Download, error) {
-	c, err := a.loadAll()
+	c, err := a.loadFor(target)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ of the target has just gone dark. A refusal exits 3.`,
 }
 
 func (a *app) remove(ctx context.Context, target, runner, reason string) error {
-	c, err := a.loadAll()
+	c, err := a.loadFor(target)
 	if err != nil {
 		return err
 	}

@@ -181,14 +181,23 @@ func (a *app) commands() []*cobra.Command {
 	}
 }
 
-// loadAll is the configuration with the credentials of targets, for commands
-// that speak to GitHub.
+// loadAll is the configuration with the secrets of all targets, for serve.
 func (a *app) loadAll() (*config, error) {
 	path, err := findConfig(a.configFlag, a.env)
 	if err != nil {
 		return nil, usage("%w", err)
 	}
 	return loadConfig(path, a.env)
+}
+
+// loadFor is the configuration with the credential of one target, for commands
+// that speak to its GitHub.
+func (a *app) loadFor(target string) (*config, error) {
+	path, err := findConfig(a.configFlag, a.env)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return loadForTarget(path, a.env, target)
 }
 
 // load is the configuration for all other commands.
