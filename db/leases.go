@@ -32,13 +32,13 @@ const leaseCountQuery = `
 	CROSS JOIN LATERAL (
 		SELECT max(online_at)
 		FROM muster.lease
-		WHERE pool = p.name AND state = 'online'
+		WHERE pool = p.name AND target = $2 AND state = 'online'
 	) AS came (at)
 	CROSS JOIN LATERAL (
 		-- What had been asked for when that host came begins the row.
 		SELECT count(*), coalesce(max(CASE WHEN requested_at <= came.at THEN 1 ELSE attempt END), 0), max(deadline)
 		FROM muster.lease
-		WHERE pool = p.name AND state = 'expired' AND deadline > greatest($3::timestamptz - interval '1 day', came.at)
+		WHERE pool = p.name AND target = $2 AND state = 'expired' AND deadline > greatest($3::timestamptz - interval '1 day', came.at)
 	) AS over (n, rounds, last)`
 
 // LeaseCounts tells how the requests for hosts of pools of a target fare, by

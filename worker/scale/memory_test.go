@@ -9,6 +9,7 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // A pool that is decided on by one process after another, each of which knows
@@ -61,5 +62,41 @@ func TestReplicasDecideAsOneThatRemembers(t *testing.T) {
 	}
 	if directions[fleet.SizeUp] < 3 || directions[fleet.SizeDown] < 3 || directions[fleet.SizeHold] < 3 {
 		t.Errorf("decisions by direction: %v, want some of each", directions)
+	}
+}
+
+// The hosts, the groups and the misfortunes of a pool are of its target: in
+// another one it begins anew.
+func TestAPoolThatMovesToAnotherTargetBeginsAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(nil))
+	w.sync(everybody)
+	w.queue(3, "linux")
+	w.scale()
+	w.pass(10 * time.Minute)
+	w.sync(nobody)
+	w.scale()
+	w.want("expired 1 3", leases)
+	w.exec(`UPDATE muster.pool SET groups = '{7}', carried = '{gpu,linux,self-hosted}'`)
+
+	w.tx(func(tx *db.Tx) error {
+		return tx.EnsureTarget(w.ctx, fleet.Target{
+			Name: "widgets", Scope: fleet.Scope{Kind: fleet.ScopeOrg, Owner: "widgets"}, APIURL: "https://ghes.example.com/api/v3", MaxObservationGap: time.Hour,
+		}, w.clock())
+	})
+	w.exec(`UPDATE muster.target SET last_complete_sync_at = $1`, w.clock())
+	w.exec(`INSERT INTO muster.runner_group (target, group_id, name, visibility, public, selected) VALUES ('widgets', '7', '', 'selected', false, '{}')`)
+	w.exec(`UPDATE muster.workflow_job SET target = 'widgets'`)
+	w.queue(1, "linux")
+	w.exec(`UPDATE muster.workflow_job SET target = 'widgets', labels = '{gpu}' WHERE target = 'acme'`)
+	moved, wrong := policies.NewPool(linux(func(p *fleet.Pool) { p.Target = "widgets" }))
+	if wrong != nil {
+		t.Fatal(wrong)
+	}
+	w.pools[0] = moved
+	for range 2 {
+		w.scale()
+		w.want("expired 1 3, requested 1 3", leases)
+		w.want("widgets 3 3 0", `SELECT concat_ws(' ', target, desired, queued, leases_expired) FROM api.pools`)
 	}
 }

@@ -108,6 +108,9 @@ func Of(all []*policies.Pool, target string) []string {
 
 // decide is the decision on a pool with what it rests on. It is pure.
 func decide(pool *policies.Pool, f facts, before db.PoolState, now time.Time) db.PoolState {
+	if before.Target != pool.Target {
+		before = db.PoolState{} // never decided on, or of other hosts and jobs
+	}
 	d := pool.Size(f.supply, f.demand, before.Decision.Memory, now)
 	groups := f.groups
 	if len(groups) == 0 {
