@@ -96,7 +96,10 @@ func (tx *Tx) AddLeases(ctx context.Context, leases []fleet.Lease) error {
 // asked for a second time. A host that came, had its one workflow job and went
 // between two syncs was online: the job names it, and a sync that began after
 // it was told does not show it any more.
-func (tx *Tx) ExpireLeases(ctx context.Context, target string, pools []string, now time.Time) (map[string]int, error) {
+//
+// Those of pools that the target does not have any more end with them: of all but
+// the pools named as others, whose own decision that is.
+func (tx *Tx) ExpireLeases(ctx context.Context, target string, pools, others []string, now time.Time) (map[string]int, error) {
 	_, err := tx.tx.Exec(ctx, `
 		UPDATE muster.lease l
 		SET state = 'online', runner_id = coalesce(went.runner_id, l.runner_id),
@@ -121,9 +124,9 @@ func (tx *Tx) ExpireLeases(ctx context.Context, target string, pools []string, n
 	rows, err := tx.tx.Query(ctx, `
 		UPDATE muster.lease
 		SET state = 'expired'
-		WHERE target = $1 AND pool = ANY($2) AND state IN ('requested', 'claimed', 'registered') AND deadline <= $3
+		WHERE target = $1 AND pool <> ALL(coalesce($2::text[], '{}')) AND state IN ('requested', 'claimed', 'registered') AND deadline <= $3
 			AND deadline <= (SELECT last_complete_sync_at FROM muster.target WHERE name = $1)
-		RETURNING pool`, target, pools, now)
+		RETURNING pool`, target, others, now)
 	if err != nil {
 		return nil, fmt.Errorf("end the leases of %s: %w", target, translate(err))
 	}

@@ -109,7 +109,7 @@ func TestALateHostIsThePools(t *testing.T) {
 	due := leases[0].Deadline
 	w.exec(`UPDATE muster.target SET last_complete_sync_at = $1`, due)
 	w.tx(func(tx *db.Tx) error {
-		_, err := tx.ExpireLeases(w.ctx, "acme", []string{"linux"}, due)
+		_, err := tx.ExpireLeases(w.ctx, "acme", []string{"linux"}, nil, due)
 		return err
 	})
 	advance := func(at time.Time) {
@@ -159,7 +159,7 @@ func TestLeasesExpireWhereASyncShowsThatNobodyCame(t *testing.T) {
 	expire := func(at time.Time) int {
 		var n int
 		w.tx(func(tx *db.Tx) error {
-			expired, err := tx.ExpireLeases(w.ctx, "acme", []string{"linux", "windows"}, at)
+			expired, err := tx.ExpireLeases(w.ctx, "acme", []string{"linux", "windows"}, nil, at)
 			n = expired["linux"]
 			if len(expired) > 1 || (n == 0) != (len(expired) == 0) {
 				t.Errorf("ExpireLeases = %v", expired)
@@ -262,7 +262,7 @@ func TestHostsThatCameAndWentAreLookedForAmongTheNewestJobs(t *testing.T) {
 	}
 	defer traced.Close()
 	err = traced.InTx(w.ctx, func(tx *db.Tx) error {
-		_, err := tx.ExpireLeases(w.ctx, "acme", []string{"linux"}, t0.Add(5*time.Minute))
+		_, err := tx.ExpireLeases(w.ctx, "acme", []string{"linux"}, nil, t0.Add(5*time.Minute))
 		return err
 	})
 	if err != nil {

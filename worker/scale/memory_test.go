@@ -100,3 +100,23 @@ func TestAPoolThatMovesToAnotherTargetBeginsAnew(t *testing.T) {
 		w.want("widgets 3 3 0", `SELECT concat_ws(' ', target, desired, queued, leases_expired) FROM api.pools`)
 	}
 }
+
+// What a pool asked for that is called otherwise now, or is gone, runs out as all
+// requests do.
+func TestRequestsOfAPoolThatIsGoneRunOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(nil), pool("gpu", nil))
+	w.sync(everybody)
+	w.queue(2, "linux")
+	w.scale()
+	w.pools = w.pools[1:]
+	w.pass(9 * time.Minute)
+	w.sync(nobody)
+	w.decide("gpu")
+	w.want("requested 1 2", leases)
+	w.pass(time.Minute)
+	w.sync(nobody)
+	w.decide("gpu")
+	w.want("expired 1 2", leases)
+	w.want("0", `SELECT count(*) FROM api.audit WHERE code = 'SC802W'`)
+}

@@ -3,6 +3,7 @@ package scale
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,11 +53,17 @@ func (r *round) run(ctx context.Context, tx *db.Tx, pool *policies.Pool, trigger
 	if err != nil {
 		return err
 	}
-	expired, err := tx.ExpireLeases(ctx, r.target, names, r.now)
+	pools := of(r.all, r.target)
+	var others []string
+	for _, p := range pools {
+		if !slices.Contains(names, p.Name) {
+			others = append(others, p.Name)
+		}
+	}
+	expired, err := tx.ExpireLeases(ctx, r.target, names, others, r.now)
 	if err != nil {
 		return err
 	}
-	pools := of(r.all, r.target)
 	in, err := read(ctx, tx, r.target, names, pools, r.now)
 	if err != nil {
 		return err
