@@ -140,6 +140,20 @@ func (tx *Tx) Settle(ctx context.Context, a fleet.Action) error {
 	return nil
 }
 
+// Wanted is why an action was decided on: an operator's words, or the codes of
+// the decision.
+func (tx *Tx) Wanted(ctx context.Context, a fleet.Action) (string, error) {
+	var why string
+	err := tx.tx.QueryRow(ctx, `
+		SELECT coalesce(nullif(evidence->>'operator_reason', ''), array_to_string(reasons, ', '))
+		FROM muster.decision
+		WHERE decision_id = $1`, a.DecisionID).Scan(&why)
+	if err != nil {
+		return "", fmt.Errorf("read decision %s of action %s: %w", a.DecisionID, a.ID, translate(err))
+	}
+	return why, nil
+}
+
 // ClaimIntents takes up to n open intents whose lease has ended, under a new
 // lease, so that one process at a time settles each.
 func (tx *Tx) ClaimIntents(ctx context.Context, n int, lease time.Duration) ([]fleet.Action, error) {

@@ -40,10 +40,19 @@ func (tx *Tx) bury(ctx context.Context, l fleet.DeadLetter, actor fleet.Actor, g
 	if given != "" {
 		details["trigger_reason"] = given
 	}
-	return tx.Audit(ctx, fleet.AuditEvent{
+	event := fleet.AuditEvent{
 		Code: fleet.AuditTriggerDead, Actor: actor, TriggerID: l.TriggerID, Reason: l.Error,
 		Details: details,
-	})
+	}
+	// What it was about is as it was asked, whether or not there is such.
+	switch job, name, ok := fleet.SplitSubject(l.Subject); {
+	case !ok || name == fleet.All || !fleet.ValidName(name):
+	case job == fleet.JobSync, job == fleet.JobEnforce:
+		event.Target = name
+	case job == fleet.JobScale:
+		details["pool"] = name
+	}
+	return tx.Audit(ctx, event)
 }
 
 // DeadLetters lists the messages that failed for good, newest first.

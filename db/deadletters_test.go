@@ -44,6 +44,31 @@ func TestDeadLetterTakesAnyBytes(t *testing.T) {
 	w.want("8", `SELECT count(*) FROM api.audit WHERE code = 'TR500E'`)
 }
 
+// The trail names the target or the pool that the message was about, as it was
+// asked.
+func TestDeadTriggerNamesWhatItWasAbout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for subject, want := range map[string]string{
+		"muster.v1.trigger.sync.acme":         "acme",
+		"muster.v1.trigger.enforce.acme":      "acme",
+		"muster.v1.trigger.scale.linux":       "pool linux",
+		"muster.v1.trigger.sync.all":          "",
+		"muster.v1.trigger.sync.Acme":         "",
+		"muster.v1.trigger.sync.acme.more":    "",
+		"muster.v1.trigger.dance.acme":        "",
+		"muster.v1.github.workflow_job":       "",
+		"muster.v1.trigger.housekeep.anybody": "",
+	} {
+		letter := fleet.DeadLetter{ID: uuid.NewString(), Subject: subject, Error: "e", Attempts: 1}
+		if err := (db.Runs{DB: w.db}).Reject(w.ctx, letter); err != nil {
+			t.Fatal(err)
+		}
+		w.want(want, `SELECT concat_ws(' ', target, 'pool ' || (payload->'details'->>'pool')) FROM api.audit
+			WHERE payload->'details'->>'dead_letter_id' = $1`, letter.ID)
+	}
+}
+
 func TestTakeDeadLetter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

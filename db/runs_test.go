@@ -175,8 +175,8 @@ func TestDeadRunHasALetterAndAnEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.want("dead no such target", `SELECT state || ' ' || error FROM api.runs`)
-	w.want("TR500E nats muster.v1.trigger.sync.acme no such target", `
-		SELECT concat_ws(' ', code, actor_type, actor, reason) FROM api.audit WHERE trigger_id = $1`, tr.ID)
+	w.want("TR500E nats muster.v1.trigger.sync.acme acme no such target", `
+		SELECT concat_ws(' ', code, actor_type, actor, target, reason) FROM api.audit WHERE trigger_id = $1`, tr.ID)
 	letters, err := w.db.DeadLetters(w.ctx)
 	if err != nil || len(letters) != 1 {
 		t.Fatalf("DeadLetters = %+v, %v", letters, err)

@@ -126,8 +126,8 @@ type AuditKind struct {
 // AuditKinds is the registry: every code once, every pair of action and
 // outcome once.
 var AuditKinds = []AuditKind{
-	{AuditDeleteIntended, "runner.delete", OutcomeIntended, []string{"target", "runner_id", "runner_name", "policy", "details.action_id", "details.decision_id"}, "a deletion was decided and is about to be tried"},
-	{AuditDeleteDone, "runner.delete", OutcomeDone, []string{"target", "runner_id", "policy", "details.action_id"}, "GitHub confirmed the deletion"},
+	{AuditDeleteIntended, "runner.delete", OutcomeIntended, []string{"target", "runner_id", "runner_name", "policy", "details.action_id", "details.decision_id"}, "a deletion was decided and is about to be tried; reason is an operator's, or the decision's"},
+	{AuditDeleteDone, "runner.delete", OutcomeDone, []string{"target", "runner_id", "policy", "reason", "details.action_id"}, "GitHub confirmed the deletion; reason is why it was wanted"},
 	{AuditDeleteGone, "runner.delete", OutcomeGone, []string{"target", "runner_id", "policy", "details.action_id"}, "the runner was not registered any more"},
 	{AuditDeleteSpared, "runner.delete", OutcomeSpared, []string{"target", "runner_id", "policy", "reason", "details.action_id"}, "the last look spoke against the deletion"},
 	{AuditDeleteFailed, "runner.delete", OutcomeFailed, []string{"target", "runner_id", "policy", "reason", "details.action_id"}, "the deletion was tried and failed"},
@@ -160,7 +160,7 @@ var AuditKinds = []AuditKind{
 
 	{AuditTickMissed, "tick.miss", OutcomeNoted, []string{"reason", "details.schedule", "details.tick_at"}, "a due moment passed its deadline with nobody there"},
 
-	{AuditTriggerDead, "trigger.die", OutcomeFailed, []string{"reason", "details.subject"}, "a trigger failed for good"},
+	{AuditTriggerDead, "trigger.die", OutcomeFailed, []string{"reason", "details.subject"}, "a trigger failed for good; target, or details.pool, is as it asked"},
 	{AuditTriggerRetried, "trigger.retry", OutcomeNoted, []string{"details.dead_letter_id"}, "an operator sent a dead trigger again"},
 	{AuditTriggerDropped, "trigger.drop", OutcomeNoted, []string{"reason", "details.dead_letter_id"}, "an operator gave a dead trigger up"},
 

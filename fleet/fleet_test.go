@@ -119,7 +119,7 @@ func TestAuditRegistryIsOneToOne(t *testing.T) {
 
 func TestAuditEventValid(t *testing.T) {
 	whole := fleet.AuditEvent{
-		Code: fleet.AuditDeleteDone, Actor: fleet.System, Target: "acme", RunnerID: 1, Policy: "reap",
+		Code: fleet.AuditDeleteDone, Actor: fleet.System, Target: "acme", RunnerID: 1, Policy: "reap", Reason: "matched",
 		Details: map[string]any{"action_id": "x"},
 	}
 	tests := []struct {

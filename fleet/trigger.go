@@ -1,6 +1,9 @@
 package fleet
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Job is a kind of work that muster does.
 type Job string
@@ -53,6 +56,17 @@ const OutgoingBody = "{}"
 
 // Subject is where the trigger is published.
 func (t Trigger) Subject() string { return TriggerPrefix + string(t.Job) + "." + t.Name }
+
+// SplitSubject takes the job and the name out of the subject of a trigger,
+// whether or not there are such; ok is false where it is no trigger's.
+func SplitSubject(subject string) (job Job, name string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, TriggerPrefix)
+	if !ok {
+		return "", "", false
+	}
+	first, name, ok := strings.Cut(rest, ".")
+	return Job(first), name, ok && !strings.Contains(name, ".")
+}
 
 // Outgoing is the trigger as a message of the outbox: its id is the message's.
 func (t Trigger) Outgoing() OutboxMessage {

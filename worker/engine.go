@@ -124,7 +124,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	unrouted := queue.Consumer{Durable: "muster-unrouted", Subjects: []string{fleet.TriggerPrefix + ">"}, AckWait: e.Lease}
 	g.Go(func() error {
 		return e.Conn.Consume(intake, unrouted, func(_ context.Context, m queue.Message) queue.Verdict {
-			if job, _, ok := split(m.Subject); ok && e.Handlers[job] != nil {
+			if job, _, ok := fleet.SplitSubject(m.Subject); ok && e.Handlers[job] != nil {
 				return queue.Ack()
 			}
 			return e.deliver(work, m)

@@ -18,7 +18,7 @@ import (
 // empty or good to be recorded.
 func (e *Engine) parse(m queue.Message) (fleet.Trigger, error) {
 	t := fleet.Trigger{ID: m.TriggerID, Source: m.Source}
-	job, name, ok := split(m.Subject)
+	job, name, ok := fleet.SplitSubject(m.Subject)
 	if !ok {
 		return t, fmt.Errorf("subject %q: want %sJOB.NAME", fleet.CleanText(m.Subject, maxSubject), fleet.TriggerPrefix)
 	}
@@ -36,16 +36,6 @@ func (e *Engine) parse(m queue.Message) (fleet.Trigger, error) {
 	reason, err := parseBody(m.Body)
 	t.Reason = reason
 	return t, err
-}
-
-// split takes JOB and NAME out of the subject of a trigger.
-func split(subject string) (fleet.Job, string, bool) {
-	rest, ok := strings.CutPrefix(subject, fleet.TriggerPrefix)
-	if !ok {
-		return "", "", false
-	}
-	job, name, ok := strings.Cut(rest, ".")
-	return fleet.Job(job), name, ok && !strings.Contains(name, ".")
 }
 
 func (e *Engine) known(t fleet.Trigger) error {

@@ -280,7 +280,7 @@ func TestOperatorNeedsNoGraceAndNoCap(t *testing.T) {
 		w.remove("done", w.byHand(id))
 	}
 	w.remove("keep rate", w.byHand(ids[10]))
-	w.want("scrapped", `SELECT DISTINCT reason FROM api.audit WHERE code = 'RN100I'`)
+	w.want("scrapped", `SELECT DISTINCT reason FROM api.audit WHERE code IN ('RN100I', 'RN101I')`)
 	w.want("scrapped", `SELECT DISTINCT evidence->>'operator_reason' FROM api.decisions WHERE verdict = 'act'`)
 	w.want("operator", `SELECT DISTINCT removal_cause FROM api.runners WHERE removed_at IS NOT NULL`)
 	w.pass(time.Minute)

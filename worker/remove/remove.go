@@ -11,6 +11,7 @@
 package remove
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -245,7 +246,7 @@ func (r *Remover) commitIntent(ctx context.Context, tx *db.Tx, req Request, in p
 		return err
 	}
 	event := auditOf(a, req.Actor, fleet.AuditDeleteIntended, now)
-	event.Reason = req.Reason
+	event.Reason = cmp.Or(req.Reason, strings.Join(d.Reasons, ", "))
 	event.Details["policy_sha256"] = d.PolicySHA256
 	event.Details["evidence"] = d.Evidence
 	if err := tx.Audit(ctx, event); err != nil {

@@ -33,6 +33,7 @@ func TestDeletionFromDecisionToOutcome(t *testing.T) {
 	w.want("act matched reap enforce true", `
 		SELECT concat_ws(' ', verdict, array_to_string(reasons, ','), policy, enforcement, (evidence->>'offline_for_seconds' = '864000')::text)
 		FROM api.decisions WHERE trigger_id = $1 AND policy_sha256 = $2`, req.TriggerID, w.policy.SHA256)
+	w.want("matched matched", `SELECT string_agg(reason, ' ') FROM api.audit WHERE code IN ('RN100I', 'RN101I')`)
 	w.want("policy reap r1 true true", `
 		SELECT concat_ws(' ', actor_type, actor, runner_name, (payload->'details'->>'policy_sha256' = $1)::text,
 			(payload->'details'->'evidence' ? 'listings')::text)

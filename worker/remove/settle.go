@@ -50,7 +50,13 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 		if err := tx.Settle(ctx, a); err != nil {
 			return err
 		}
-		if err := tx.Audit(ctx, auditOf(a, actor, auditCode[a.State], now)); err != nil {
+		event := auditOf(a, actor, auditCode[a.State], now)
+		if a.State == fleet.ActionDone {
+			if event.Reason, err = tx.Wanted(ctx, a); err != nil {
+				return err
+			}
+		}
+		if err := tx.Audit(ctx, event); err != nil {
 			return err
 		}
 		if a.State != fleet.ActionDone && a.State != fleet.ActionGone {
