@@ -45,6 +45,9 @@ func (tx *Tx) AddWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.T
 		FROM muster.workflow_job
 		WHERE target = $1 AND workflow_job_id = $2
 		FOR UPDATE`, j.Target, j.ID), &known)
+	if isNotFound(translate(err)) {
+		return tx.AddWorkflowJob(ctx, j, at) // it was forgotten in between
+	}
 	if err != nil {
 		return j, false, fmt.Errorf("read workflow job %d of %s: %w", j.ID, j.Target, translate(err))
 	}
@@ -76,6 +79,18 @@ func (tx *Tx) SaveWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.
 		return fmt.Errorf("store workflow job %d of %s: %w", j.ID, j.Target, translate(err))
 	}
 	return nil
+}
+
+// ForgetWorkflowJob drops a workflow job, unless something was told of it
+// meanwhile by which it does not wait any more, and reports whether it did.
+func (tx *Tx) ForgetWorkflowJob(ctx context.Context, target string, id int64) (bool, error) {
+	tag, err := tx.tx.Exec(ctx, `
+		DELETE FROM muster.workflow_job
+		WHERE target = $1 AND workflow_job_id = $2 AND state IN ('waiting', 'queued')`, target, id)
+	if err != nil {
+		return false, fmt.Errorf("forget workflow job %d of %s: %w", id, target, translate(err))
+	}
+	return tag.RowsAffected() == 1, nil
 }
 
 func workflowJobValues(j fleet.WorkflowJob) []any {

@@ -36,8 +36,9 @@ func (p *part) compare(ctx context.Context, repository string) (done bool, err e
 		}
 		maps.DeleteFunc(left, func(id int64, _ fleet.WorkflowJob) bool { _, shown := told[id]; return shown })
 		var ends map[int64]fleet.WorkflowJob
-		ends, err = p.reread(ctx, repo, left, at)
-		if err := p.learn(ctx, ends); err != nil {
+		var gone []fleet.WorkflowJob
+		ends, gone, err = p.reread(ctx, repo, left)
+		if err := errors.Join(p.learn(ctx, ends), p.forget(ctx, gone)); err != nil {
 			return false, err
 		}
 	}
@@ -89,11 +90,12 @@ var errSpent = errors.New("no requests are left for this part")
 // reread asks for workflow jobs one by one that nobody has told the end of and
 // that no run shows: those of one run together. Listings lack what is there now
 // and then, so only what is said of the job itself counts. One that waits and is
-// gone, in a repository whose runs can be listed, is over. Of one that runs that
-// is no proof: its event may be the only witness that keeps its runner, and one
-// false answer must not silence it for ever. It counts until GitHub would end it.
-func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]fleet.WorkflowJob, at time.Time) (map[int64]fleet.WorkflowJob, error) {
-	told := map[int64]fleet.WorkflowJob{}
+// gone, in a repository whose runs can be listed, wants nobody. Of one that runs
+// that is no proof: its event may be the only witness that keeps its runner, and
+// one false answer must not silence it for ever. It counts until GitHub would end
+// it.
+func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]fleet.WorkflowJob) (told map[int64]fleet.WorkflowJob, gone []fleet.WorkflowJob, err error) {
+	told = map[int64]fleet.WorkflowJob{}
 	byRun := map[int64]int{}
 	for _, j := range left {
 		byRun[j.RunID]++
@@ -103,12 +105,12 @@ func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]flee
 			continue
 		}
 		if p.spent() >= 2*partRoom {
-			return told, errSpent
+			return told, gone, errSpent
 		}
 		jobs, charged, err := p.target.GitHub.WorkflowJobs(ctx, repo, run, github.AllAttempts)
 		p.calls += charged
 		if err != nil && !errors.Is(err, fleet.ErrNotFound) {
-			return told, err
+			return told, gone, err
 		}
 		for _, j := range jobs {
 			told[j.ID] = j
@@ -119,7 +121,7 @@ func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]flee
 			continue
 		}
 		if p.spent() >= 2*partRoom {
-			return told, errSpent
+			return told, gone, errSpent
 		}
 		j, err := p.target.GitHub.WorkflowJob(ctx, repo, id)
 		p.calls++
@@ -127,13 +129,34 @@ func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]flee
 		case errors.Is(err, fleet.ErrNotFound) && left[id].State == fleet.WorkflowJobInProgress:
 			continue
 		case errors.Is(err, fleet.ErrNotFound):
-			j = fleet.WorkflowJob{ID: id, State: fleet.WorkflowJobCompleted, CompletedAt: at}
+			gone = append(gone, left[id])
+			continue
 		case err != nil:
-			return told, err
+			return told, gone, err
 		}
 		told[id] = j
 	}
-	return told, nil
+	return told, gone, nil
+}
+
+// forget drops workflow jobs that waited and are gone. They are not put down as
+// completed: that nobody tells of them is no end that was told, and an event that
+// says later that one runs has to count.
+func (p *part) forget(ctx context.Context, gone []fleet.WorkflowJob) error {
+	for _, j := range gone {
+		err := p.DB.InTx(ctx, func(tx *db.Tx) error {
+			news, err := tx.ForgetWorkflowJob(ctx, p.target.Name, j.ID)
+			if err != nil || !news {
+				return err
+			}
+			p.news++
+			return p.wake(ctx, tx, j)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // learn adds what GitHub told to what is known. What is known already costs one

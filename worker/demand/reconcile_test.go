@@ -427,9 +427,9 @@ func TestAPauseEndsAPart(t *testing.T) {
 }
 
 // A job that waits and of which there is nothing left, in a repository that can
-// be seen, is over; in one that cannot be seen nothing is. One that runs keeps
+// be seen, wants nobody; in one that cannot be seen nothing is. One that runs keeps
 // its runner: that GitHub has nothing of it is one answer against an event.
-func TestAJobThatIsGoneIsOver(t *testing.T) {
+func TestAJobThatIsGoneWantsNobody(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
 	o.queue(githubsim.JobSpec{})
@@ -441,10 +441,17 @@ func TestAJobThatIsGoneIsOver(t *testing.T) {
 	o.ok(o.intake.Receive(t.Context(), delivery("running", "workflow_job", running, hookSecret)))
 	o.reconcile()
 	const which = `SELECT workflow_job_id, state, coalesce(conclusion, '-') FROM api.workflow_jobs WHERE target = 'acme' AND workflow_job_id > 9000 ORDER BY 1`
-	if diff := cmp.Diff([]string{"9001 completed -", "9002 queued -", "9003 in_progress -"}, o.rows(which)); diff != "" {
+	if diff := cmp.Diff([]string{"9002 queued -", "9003 in_progress -"}, o.rows(which)); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
 	}
 	o.wantConfidence(fleet.ConfidenceUnknown, "runs of repo/acme/hidden: not found")
+
+	// GitHub was wrong about one: it runs, and its event is the only one to say so.
+	late := strings.ReplaceAll(body(9001, fleet.WorkflowJobInProgress), `"id":9001`, `"id":9001,"run_id":77`)
+	o.ok(o.intake.Receive(t.Context(), delivery("late", "workflow_job", late, hookSecret)))
+	if diff := cmp.Diff([]string{"9001 in_progress -", "9002 queued -", "9003 in_progress -"}, o.rows(which)); diff != "" {
+		t.Errorf("jobs after an event of one that was gone (-want +got):\n%s", diff)
+	}
 }
 
 // Nobody lists the repositories of an enterprise: until one is heard of, nothing
