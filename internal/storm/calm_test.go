@@ -30,11 +30,18 @@ func (w *world) calm() {
 	w.settle()
 	w.syncAll()
 	w.wantTruth("after the first sync of the calm")
+	if w.jobs != nil && w.jobs.compares {
+		w.compareAll()
+	}
 	if w.jobs != nil {
 		w.jobs.mourned = w.mourned()
 		w.tally["runners whose webhooks lost the end of their work"] += len(w.jobs.mourned)
 	}
 	w.wantReaped()
+	if len(w.pools) > 0 {
+		w.calmPools()
+		w.syncAll()
+	}
 	if w.jobs != nil && len(w.jobs.mourned) > 0 {
 		w.pass(fleet.LongestWorkflowJob)
 		w.syncAll()
@@ -102,16 +109,21 @@ func (w *world) wantReaped() {
 		w.pass(cycle)
 		w.resume(1000)
 		w.syncAll()
-		w.collect()
-		for _, e := range w.waiting {
-			w.mustHandle(e.Trigger)
-		}
-		w.waiting = nil
+		w.handleCollected()
 		w.settle()
 	}
 	if left := w.dead(); left > 0 {
 		w.Fatalf("%d of %d dead runners are still there after %v; last decisions: %q", left, dead, longest, w.verdicts())
 	}
+}
+
+// handleCollected handles what was queued with somebody's commit.
+func (w *world) handleCollected() {
+	w.collect()
+	for _, e := range w.waiting {
+		w.mustHandle(e.Trigger)
+	}
+	w.waiting = nil
 }
 
 // dead counts the runners that the policy is about.

@@ -6,7 +6,8 @@
 // what muster says of itself.
 //
 // TestStorm is about everything; TestTruth is about runners at work that GitHub
-// takes for dead, and says within what nobody loses a workflow job.
+// takes for dead or for idle, and says within what nobody loses a workflow job,
+// whether policies, pools or operators want them gone.
 //
 // A life is drawn from a seed. One that fails is made smaller and printed with
 // the seed:

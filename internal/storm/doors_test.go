@@ -2,6 +2,7 @@ package storm_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github/githubsim"
 )
 
 // errand is something that somebody has to do: a trigger, which comes again
@@ -16,8 +18,11 @@ import (
 type errand struct {
 	fleet.Trigger
 	byHand int64 // the runner that an operator wants gone; 0: it is no operator
-	due    time.Time
-	tries  int
+	// compares is whether the workflow jobs of the target Name are to be
+	// compared, and sweeps whether the log of its webhooks is to be read too.
+	compares, sweeps bool
+	due              time.Time
+	tries            int
 }
 
 // maxTries is when a trigger is given up, as one that becomes a dead letter.
@@ -27,6 +32,8 @@ func (e *errand) String() string {
 	switch {
 	case e.byHand != 0:
 		return fmt.Sprintf("remove %s %d by hand", e.Name, e.byHand)
+	case e.compares:
+		return "compare " + e.Name
 	case e.Job == "":
 		return "settle"
 	}
@@ -60,13 +67,16 @@ func (w *world) collect() {
 	for _, e := range w.waiting {
 		known[e.ID] = true
 	}
-	for _, q := range read[struct{ ID, Name string }](w, `
-		SELECT trigger_id::text, name FROM muster.run
-		WHERE state = 'queued' AND job = 'enforce' AND name = ANY($1)
-		ORDER BY queued_at`, w.targetNames()) {
+	for _, q := range read[struct {
+		ID, Name string
+		Job      fleet.Job
+	}](w, `
+		SELECT trigger_id::text, name, job FROM muster.run
+		WHERE state = 'queued' AND job IN ('enforce', 'scale') AND name = ANY($1)
+		ORDER BY queued_at`, w.askedFor()) {
 		if !known[q.ID] {
 			w.waiting = append(w.waiting, &errand{Trigger: fleet.Trigger{
-				ID: q.ID, Job: fleet.JobEnforce, Name: q.Name, Source: fleet.SourceSync,
+				ID: q.ID, Job: q.Job, Name: q.Name, Source: fleet.SourceSync,
 			}})
 		}
 	}
@@ -76,7 +86,7 @@ func (w *world) collect() {
 func (w *world) handOut() {
 	var due, later []*errand
 	for _, e := range w.waiting {
-		if e.due.After(w.clock.now()) {
+		if e.due.After(w.clock.now()) || w.held(e) {
 			later = append(later, e)
 		} else {
 			due = append(due, e)
@@ -131,6 +141,7 @@ func (w *world) together(batch []*errand) {
 	w.setWorking(places)
 	if w.jobs != nil {
 		clear(w.jobs.looked)
+		clear(w.jobs.drained)
 	}
 	var g sync.WaitGroup
 	became := make([]delivery, len(batch))
@@ -140,6 +151,10 @@ func (w *world) together(batch []*errand) {
 			switch {
 			case e.byHand != 0:
 				became[i] = delivery{done: true, err: r.removeByHand(e)}
+				return
+			case e.compares:
+				// What it could not find out, it asks for later.
+				became[i] = delivery{done: true, err: r.compare(e.Name, e.sweeps)}
 				return
 			case e.Job == "":
 				// What it could not settle, it settles later.
@@ -177,4 +192,39 @@ func (w *world) together(batch []*errand) {
 			w.boot(i)
 		}
 	}
+}
+
+// held reports whether what is asked for has to wait, since it could drain a
+// runner whose work is told of by a witness that has not spoken.
+func (w *world) held(e *errand) bool {
+	if w.jobs == nil || !w.jobs.inside || e.Job != fleet.JobEnforce && e.Job != fleet.JobScale {
+		return false
+	}
+	for _, s := range w.jobs.begun {
+		if s.drainable && (e.Name == s.target.Name || slices.Contains(w.poolsOf(s.target.Name), e.Name)) && w.goesOn(s) && !w.spoken(s) {
+			w.tally.count("triggers held until a witness has spoken")
+			return true
+		}
+	}
+	return false
+}
+
+// goesOn reports whether a stretch of work is not over.
+func (w *world) goesOn(s stretch) bool {
+	return slices.ContainsFunc(w.sim.Snapshot(s.target.Scope), func(r githubsim.State) bool {
+		return runnerKey(s.target.Scope, r.ID) == s.runner && r.Job == s.job
+	})
+}
+
+// spoken reports whether the honest witness of a stretch of work has told of it,
+// to muster's record where it is a listing: that is for what to ask for, and
+// judges nothing.
+func (w *world) spoken(s stretch) bool {
+	switch {
+	case s.speaks.After(w.clock.now()):
+		return false
+	case s.honest != byListing:
+		return true
+	}
+	return w.count(`SELECT count(*) FROM muster.target WHERE name = $1 AND last_complete_sync_at > $2`, s.target.Name, s.speaks) == 1
 }

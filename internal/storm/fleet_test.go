@@ -23,6 +23,10 @@ func (w *world) populate(scope fleet.Scope) {
 	}
 	size, nth := sizes.Draw(w.T, "runners"), anyOf(w, "dead: every nth", dead...)
 	busy, keep, ephemeral := anyOf(w, "busy: every nth", 0, 2, 5), anyOf(w, "keep: every nth", 0, 3, 10), anyOf(w, "ephemeral: every nth", 0, 2, 9)
+	old := 0
+	if w.about == aboutWork {
+		old = anyOf(w, "old: every nth", 2, 1, 3, 1, 0)
+	}
 	is := func(i, nth int) bool { return nth > 0 && i%nth == nth-1 }
 	_, err := w.sim.CreateMany(scope, size, func(i int) githubsim.RunnerSpec {
 		w.names++
@@ -31,7 +35,10 @@ func (w *world) populate(scope fleet.Scope) {
 		}
 		spec.Busy = spec.Online && is(i, busy)
 		if is(i, keep) {
-			spec.Labels = []string{keepLabel}
+			spec.Labels = append(spec.Labels, keepLabel)
+		}
+		if is(i, old) {
+			spec.Labels = append(spec.Labels, oldLabel)
 		}
 		return spec
 	})

@@ -32,9 +32,10 @@ func (w *world) raiseGitHub() {
 		Sleep:       w.sleep,
 		LogListings: true,
 	}
+	w.limits = c.Limits
 	w.silent = c.Limits.RetryAfter == githubsim.RetryAbsent
 	w.sim = githubsim.New(c)
-	w.sim.Before(w.intervene)
+	w.sim.Before(w.asked)
 	handler := w.sim.Handler()
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.calls.begin()

@@ -19,12 +19,17 @@ const (
 	atPage   moment = "page"   // in the middle of a walk
 	atLook   moment = "look"   // between an intent and its DELETE, or where a listing lacks a runner
 	atDelete moment = "delete" // between a DELETE and its outcome
+
+	atDrain     moment = "drain"      // between the question to a host and its answer
+	atWorkflows moment = "comparison" // in the middle of one
 )
 
 func momentOf(r githubsim.Request) moment {
 	switch {
-	case strings.HasSuffix(r.Path, "/actions/runners"):
+	case strings.HasSuffix(r.Path, ofPages):
 		return atPage
+	case strings.Contains(r.Path, "/actions/runs"), strings.Contains(r.Path, "/actions/jobs"):
+		return atWorkflows
 	case r.Method == http.MethodDelete:
 		return atDelete
 	}
@@ -51,6 +56,12 @@ func (w *world) arm() {
 	if w.jobs != nil {
 		at = []moment{atLook, atLook, atDelete, atPage}
 		what = append(what, "assign", "assign", "assign", "assign")
+		if w.wires != nil {
+			at = append(at, atDrain, atDrain)
+		}
+		if w.jobs.compares {
+			at = append(at, atWorkflows)
+		}
 	}
 	for range rapid.IntRange(0, 3).Draw(w.T, "interruptions") {
 		n := &interruption{
@@ -60,7 +71,7 @@ func (w *world) arm() {
 			which: rapid.IntRange(0, 99).Draw(w.T, "which"),
 		}
 		if n.what == "assign" && w.jobs != nil {
-			n.work = w.drawStretch(false)
+			n.work = w.drawStretch(prospect{drainable: w.wires != nil, at: n.at})
 		}
 		all = append(all, n)
 	}
@@ -92,15 +103,21 @@ func (w *world) struck(at moment) (*interruption, *replica) {
 	return nil, nil
 }
 
-// intervene is the hook of the simulator.
-func (w *world) intervene(r githubsim.Request) {
-	if momentOf(r) == atDelete {
+// asked is the hook of the simulator.
+func (w *world) asked(r githubsim.Request) {
+	at := momentOf(r)
+	if at == atDelete {
 		w.wantIntent(r)
 	}
-	if w.jobs != nil && momentOf(r) == atLook {
+	if w.jobs != nil && at == atLook {
 		w.sawLook(r)
 	}
-	n, victim := w.struck(momentOf(r))
+	w.intervene(at, r)
+}
+
+// intervene is what happens at a moment, if something is due at it.
+func (w *world) intervene(at moment, r githubsim.Request) {
+	n, victim := w.struck(at)
 	if n == nil {
 		return
 	}
@@ -126,6 +143,9 @@ func (w *world) intervene(r githubsim.Request) {
 	id := r.RunnerID
 	if all := w.sim.Snapshot(r.Scope); id == 0 && len(all) > 0 {
 		id = all[n.which%len(all)].ID
+	}
+	if s, _ := w.runner(r.Scope, id); isPooled(s) && (n.what == "connect" || n.what == "zap") {
+		return
 	}
 	// Whatever does not fit, such as a second workflow job, does not happen.
 	switch n.what {

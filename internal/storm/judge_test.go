@@ -45,6 +45,7 @@ func isKept(s githubsim.State) bool { return slices.Contains(s.Labels, keepLabel
 // nobody could know of, and neither what GitHub itself did not know.
 func (w *world) wantLooks(log []githubsim.Event) {
 	looks := map[string]githubsim.Event{} // by runner and credential; used up by a DELETE
+	drained := w.drainedRunners()
 	late := map[string]bool{}             // likewise: it was online, and GitHub did not show it yet
 	alive := map[string]githubsim.Event{} // the last time that the runner came to life or to work
 	for _, e := range log {
@@ -64,6 +65,8 @@ func (w *world) wantLooks(log []githubsim.Event) {
 				w.Errorf("DELETE without a look: %s, last look: %s", text(e), text(look))
 			case strings.Contains(look.Fault, string(githubsim.FaultStale)), strings.Contains(look.Fault, string(githubsim.FaultMistaken)), late[asker]:
 				// GitHub itself said that it was dead.
+			case drained[runner] && !look.Busy && (!e.Busy || alive[runner].Seq >= look.Seq):
+				// It may be online: its host was asked.
 			case look.Busy, look.Online:
 				w.Errorf("DELETE of a runner at work: %s, look: %s", text(e), text(look))
 			case (e.Busy || e.Online) && alive[runner].Seq < look.Seq:
@@ -71,6 +74,17 @@ func (w *world) wantLooks(log []githubsim.Event) {
 			}
 		}
 	}
+}
+
+// drainedRunners are those, by SCOPE/ID, of which their hosts were asked.
+func (w *world) drainedRunners() map[string]bool {
+	all := map[string]bool{}
+	for _, t := range w.targets {
+		for _, a := range read[struct{ ID int64 }](w, `SELECT runner_id FROM muster.action WHERE target = $1 AND drained_at IS NOT NULL`, t.Name) {
+			all[runnerKey(t.Scope, a.ID)] = true
+		}
+	}
+	return all
 }
 
 // wantIntents checks the record against what GitHub did.
@@ -95,9 +109,9 @@ func (w *world) wantIntents(log []githubsim.Event) {
 		for _, a := range read[struct {
 			ID             int64
 			State, Verdict string
-			Kept, ByHand   bool
+			Kept, NoPolicy bool
 		}](w, `
-			SELECT a.runner_id, a.state, d.verdict, $2 = ANY(r.labels) AND a.policy <> 'operator', a.policy = 'operator'
+			SELECT a.runner_id, a.state, d.verdict, $2 = ANY(r.labels) AND a.policy <> 'operator', a.policy IN ('operator', 'scale_down')
 			FROM muster.action a
 			JOIN muster.decision d USING (decision_id)
 			JOIN muster.runner r ON r.target = a.target AND r.runner_id = a.runner_id
@@ -114,7 +128,7 @@ func (w *world) wantIntents(log []githubsim.Event) {
 			case fleet.ActionIntended:
 				w.Errorf("the intent on %s/%d stays open", t.Name, a.ID)
 			}
-			if a.Verdict != string(fleet.VerdictAct) || !t.covered && !a.ByHand {
+			if a.Verdict != string(fleet.VerdictAct) || !t.covered && !a.NoPolicy {
 				w.Errorf("action on %s/%d by a decision to %s", t.Name, a.ID, a.Verdict)
 			}
 		}
@@ -133,14 +147,14 @@ func (w *world) wantIntents(log []githubsim.Event) {
 // and the operators allow, over all replicas and crashes.
 func (w *world) wantCap(log []githubsim.Event) {
 	for _, t := range w.targets {
-		byHand := map[int64]bool{} // an operator's, which the policy's cap does not count
+		others := map[int64]bool{} // deletions that the policy's cap does not count
 		for _, a := range read[struct{ ID int64 }](w, `
-			SELECT runner_id FROM muster.action WHERE target = $1 AND policy = 'operator'`, t.Name) {
-			byHand[a.ID] = true
+			SELECT runner_id FROM muster.action WHERE target = $1 AND policy <> $2`, t.Name, w.reap.policy.Name) {
+			others[a.ID] = true
 		}
 		var at []time.Time
 		for _, e := range log {
-			if isDelete(e) && e.Acted && !byHand[e.RunnerID] && e.Scope == t.Scope.String() && e.Seq <= w.calmSince {
+			if isDelete(e) && e.Acted && !others[e.RunnerID] && e.Scope == t.Scope.String() && e.Seq <= w.calmSince {
 				at = append(at, e.At)
 			}
 		}

@@ -8,11 +8,12 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// reap is the policy of a life.
+// reap is the policy of a life that is about runners which are offline.
 type reap struct {
 	offlineFor, grace, apart time.Duration
 	listings, count, rate    int
 	policy                   *policies.Policy
+	all                      []*policies.Policy // and the one that drains, where there is one
 }
 
 const keepLabel = "keep"
@@ -31,12 +32,6 @@ func drawReap(w *world) *reap {
 		p.listings = anyOf(w, "listings", 2, 3)
 		p.count, p.rate = anyOf(w, "count", 1000, 1000, 20, 3), anyOf(w, "rate", 1000, 1000, 10)
 	}
-	var names []string
-	for _, t := range w.targets {
-		if t.covered {
-			names = append(names, t.Name)
-		}
-	}
 	all, err := policies.Load("reap.yaml", fmt.Appendf(nil, `
 apiVersion: muster/v1
 kind: RunnerPolicy
@@ -52,10 +47,28 @@ spec:
     rate: %d/m
     witnesses: {listings: %d, apart: %v}
   actions: [{delete_runner: {}}]
-`, strings.Join(names, ", "), p.offlineFor/time.Minute, keepLabel, minutes(p.grace), p.count, p.rate, p.listings, minutes(p.apart)))
+`, w.covered(), p.offlineFor/time.Minute, keepLabel, minutes(p.grace), p.count, p.rate, p.listings, minutes(p.apart)))
 	w.ok(err)
-	p.policy = all[0]
+	p.policy, p.all = all[0], all
 	return p
+}
+
+// covered are the targets that policies are for, as a document has them.
+func (w *world) covered() string {
+	var names []string
+	for _, t := range w.targets {
+		if t.covered {
+			names = append(names, t.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// drawDrain adds the policy that drains.
+func (p *reap) drawDrain(w *world) {
+	all, err := policies.Load("drain.yaml", drainPolicy(w, w.covered()))
+	w.ok(err)
+	p.all = append(p.all, all...)
 }
 
 func minutes(d time.Duration) string { return fmt.Sprintf("%dm", d/time.Minute) }

@@ -13,17 +13,20 @@ import (
 	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker"
+	"github.com/muster-fleet/muster/worker/demand"
 	"github.com/muster-fleet/muster/worker/enforce"
 	"github.com/muster-fleet/muster/worker/inventory"
 	"github.com/muster-fleet/muster/worker/remove"
+	"github.com/muster-fleet/muster/worker/scale"
 )
 
 // lease is how long a run is its replica's alone, by Postgres's clock.
 const lease = 30 * time.Second
 
-// replica is one process: what cmd/muster wires, without NATS.
+// replica is one process: what cmd/muster wires, without its triggers' NATS.
 type replica struct {
 	name       string
+	log        *slog.Logger
 	credential string
 	ctx        context.Context
 	stop       context.CancelFunc // as a signal does
@@ -36,6 +39,7 @@ type replica struct {
 	asked    time.Time // what the others were told
 	runs     db.Runs
 	remover  *remove.Remover
+	comparer *demand.Reconciler // in lives with comparisons of workflow jobs
 	handlers map[fleet.Job]worker.Handler
 }
 
@@ -44,7 +48,7 @@ func (r *replica) String() string { return "replica " + r.name }
 // boot starts the replica at place i, in place of the one that was there.
 func (w *world) boot(i int) {
 	w.boots++
-	r := &replica{name: fmt.Sprintf("%d.%d", i, w.boots), credential: "ghp_shared"}
+	r := &replica{name: fmt.Sprintf("%d.%d", i, w.boots), log: slog.New(slog.DiscardHandler), credential: "ghp_shared"}
 	if !w.shared {
 		r.credential = fmt.Sprintf("ghp_replica%d", i)
 	}
@@ -72,20 +76,32 @@ func (w *world) boot(i int) {
 		lists[t.Name] = inventory.Target{Target: t.Target, GitHub: client}
 		deletes[t.Name] = remove.Target{Target: t.Target, GitHub: client}
 	}
-	log := slog.New(slog.DiscardHandler)
-	all := []*policies.Policy{w.reap.policy}
+	log := r.log
+	all := w.reap.all
 	r.runs = db.Runs{DB: r.db}
 	r.remover = &remove.Remover{
 		Log: log, DB: r.db, Now: w.clock.tell, Targets: func() map[string]remove.Target { return deletes },
 	}
+	if w.wires != nil {
+		r.remover.Hosts = w.wires
+	}
 	r.handlers = map[fleet.Job]worker.Handler{
 		fleet.JobSync: &inventory.Syncer{
 			Log: log, DB: r.db, Now: w.clock.tell, Targets: func() map[string]inventory.Target { return lists },
-			Enforce: w.reap.policy.Covers,
+			Enforce: w.reap.policy.Covers, Pools: w.poolsOf,
 		},
 		fleet.JobEnforce: &enforce.Enforcer{
 			Log: log, DB: r.db, Now: w.clock.tell, Remover: r.remover, Policies: func() []*policies.Policy { return all },
 		},
+	}
+	if len(w.pools) > 0 {
+		pools := w.checkedPools()
+		r.handlers[fleet.JobScale] = &scale.Scaler{
+			Log: log, DB: r.db, Now: w.clock.tell, Remover: r.remover, Pools: func() []*policies.Pool { return pools },
+		}
+	}
+	if w.jobs != nil && w.jobs.compares {
+		r.comparer = w.comparer(r, w.ears.signed)
 	}
 	w.replicas[i] = r
 	w.tell("%v starts", r)

@@ -26,9 +26,15 @@ type jobs struct {
 	hosts      map[string]*host
 	lies       map[string][]func() // what ends those about a runner
 	looked     map[string]int      // GETs of a runner in this batch
+	drained    map[string]int      // its host's answers in this batch
 	begun      []stretch
 	hookFaults []func()
 	mourned    map[string]bool // runners whose webhooks have lost the end of their work
+
+	drains   bool // a policy drains hosts
+	compares bool // workflow jobs are compared with GitHub's
+	// hiddenJobs and hiddenRuns are those that comparisons are not told of.
+	hiddenJobs, hiddenRuns map[int64]bool
 }
 
 // about is the lie that GitHub tells of a runner at work; empty: none.
@@ -48,16 +54,21 @@ type stretch struct {
 	webhook    githubsim.FaultKind
 	late       time.Duration // of the webhook, where it is
 	says       fleet.HostRunnerState
+	answers    answers // of its host, asked to let it go
+	hidden     bool    // comparisons are not told of it
 
-	runner string    // SCOPE/ID
-	job    int64     // at GitHub
-	speaks time.Time // by when the honest witness has spoken
+	target    *target
+	runner    string    // SCOPE/ID
+	drainable bool      // it need not be seen offline before something is done about it
+	job       int64     // at GitHub
+	speaks    time.Time // by when the honest witness has spoken, but for a listing
 }
 
 func (s stretch) String() string {
 	var said []string
 	for _, x := range []struct{ who, what string }{
 		{"listings say", string(s.list)}, {"looks say", string(s.look)}, {"the webhook is", string(s.webhook)}, {"the host says", string(s.says)},
+		{"asked to let it go the host answers", string(s.answers)},
 	} {
 		if x.what != "" {
 			said = append(said, x.who+" "+x.what)
@@ -69,16 +80,28 @@ func (s stretch) String() string {
 	return fmt.Sprintf("work of which %s tells: %s", cmp.Or(string(s.honest), "nobody has to"), strings.Join(said, ", "))
 }
 
+// prospect is what is known of a runner that is to begin a stretch of work.
+type prospect struct {
+	recordedOnline bool
+	drainable      bool   // it may be
+	at             moment // of the replicas; empty: they do nothing
+}
+
 // drawStretch draws who tells what of a stretch of work to come. Listings, and
 // webhooks that come late, can be the only ones to tell the truth of a runner
 // that the record has online, since only then must it be seen offline for long
-// before anything is done.
-func (w *world) drawStretch(recordedOnline bool) stretch {
+// before anything is done; where it may be drained instead, nothing is asked for
+// until they have spoken. So it is with the answer of a host, which is asked for
+// online runners alone, and before their last look.
+func (w *world) drawStretch(p prospect) stretch {
 	from := []witness{byHost}
 	if !w.jobs.caches {
 		from = append(from, byLook)
-		if recordedOnline {
+		if p.recordedOnline {
 			from = append([]witness{byListing, byListing}, from...) // its turn is rare
+		}
+		if p.drainable && (p.recordedOnline || p.at == atDrain) {
+			from = append([]witness{byDrain, byDrain, byDrain}, from...)
 		}
 	}
 	if w.sendsJobs {
@@ -91,26 +114,42 @@ func (w *world) drawStretch(recordedOnline bool) stretch {
 		webhook: anyOf(w, "webhook", githubsim.FaultHookDropped, githubsim.FaultHookDropped, githubsim.FaultHookSignature, githubsim.FaultHookLate, ""),
 		late:    20 * time.Minute,
 		says:    anyOf(w, "host says", "", "", fleet.HostRunnerStopped, fleet.HostRunnerBusy),
+		hidden:  w.jobs.compares && !w.oneIn(4, "comparisons tell the truth"),
+	}
+	if p.drainable {
+		// One that is shown offline is not drained.
+		s.list = anyOf(w, "of listings", aboutBusy, aboutBusy, aboutBusy, s.list)
+		s.says = anyOf(w, "of hosts", "", fleet.HostRunnerStopped, fleet.HostRunnerIdle, s.says)
+		s.answers = anyOf(w, "asked, the host answers", answersIdle, answersIdle, answersIdle, answersIdle, answersTruth, answersLate, answersNoise, answersNothing, answersDeaf)
 	}
 	if w.jobs.inside {
 		s.honest = anyOf(w, "honest", from...)
 	}
 	switch s.honest {
 	case byListing:
-		s.list = anyOf(w, "of listings", aboutStatus, aboutBusy, "")
+		s.list = anyOf(w, "of listings", aboutStatus, "")
+		if !p.drainable { // else that it is online spares it nothing
+			s.list = anyOf(w, "of listings", s.list, aboutBusy)
+		}
 	case byLook:
 		s.look = anyOf(w, "of looks", aboutStatus, "")
-		if w.lags.Connect == 0 { // else it is shown offline for a while, whoever lies
+		if w.lags.Connect == 0 && !p.drainable { // else it is shown offline for a while, whoever lies
 			s.look = anyOf(w, "of looks", s.look, aboutBusy)
 		}
 	case byWebhook:
 		s.webhook, s.late = anyOf(w, "of webhooks", "", "", githubsim.FaultHookTwice), 0
-		if recordedOnline && w.oneIn(2, "late") {
+		if p.recordedOnline && w.oneIn(2, "late") {
 			s.webhook = githubsim.FaultHookLate
 			s.late = anyOf(w, "by", time.Minute, 3*time.Minute, w.reap.offlineFor+w.reap.grace-30*time.Second)
 		}
 	case byHost:
 		s.says = anyOf(w, "of hosts", fleet.HostRunnerBusy, fleet.HostRunnerBusy, fleet.HostRunnerIdle)
+		if p.drainable {
+			s.says = fleet.HostRunnerBusy
+		}
+	case byDrain:
+		s.list = anyOf(w, "of listings", aboutBusy, aboutBusy, "")
+		s.answers = answersTruth
 	}
 	return s
 }
@@ -128,15 +167,24 @@ func (w *world) beginLocked(scope fleet.Scope, id int64, s stretch) bool {
 	if !there || r.Busy {
 		return false
 	}
+	s.target = w.targetOf(scope)
+	s.runner, s.speaks = runnerKey(scope, id), w.clock.now()
+	s.drainable = w.isDrainable(r)
+	asked := s.drainable && r.Online && r.Shown == fleet.StatusOnline
+	if s.honest == byDrain && !asked || isPooled(r) && !r.Online {
+		return false
+	}
 	if !r.Online && w.sim.Connect(scope, id) != nil {
 		return false // it has just gone
 	}
-	s.runner, s.speaks = runnerKey(scope, id), w.clock.now()
+	if isPooled(r) {
+		s.list = map[about]about{aboutAll: aboutBusy, aboutBusy: aboutBusy}[s.list]
+	}
 	w.slander(scope, id, s)
-	if s.says == "" {
-		delete(w.jobs.hosts, s.runner)
-	} else {
-		w.hostOf(scope, r).says = s.says
+	if w.jobs.hosts[s.runner] != nil || s.says != "" {
+		h := w.hostOf(scope, r)
+		h.says = s.says
+		w.teach(h, s.answers)
 	}
 	mend := func() {}
 	if s.webhook != "" {
@@ -149,6 +197,9 @@ func (w *world) beginLocked(scope fleet.Scope, id int64, s stretch) bool {
 	}
 	if r, there := w.runner(scope, id); there {
 		s.job = r.Job
+	}
+	if s.hidden {
+		w.hide(s.job)
 	}
 	if s.honest == byWebhook {
 		s.speaks = s.speaks.Add(s.late)
@@ -194,15 +245,6 @@ func (w *world) inject(f githubsim.Fault) func() {
 	return lift
 }
 
-// hostOf is the host that a runner is on.
-func (w *world) hostOf(scope fleet.Scope, r githubsim.State) *host {
-	key := runnerKey(scope, r.ID)
-	if w.jobs.hosts[key] == nil {
-		w.jobs.hosts[key] = &host{name: fmt.Sprintf("h%d-%s", w.life, r.Name), target: w.targetOf(scope).Name, runner: r.Name}
-	}
-	return w.jobs.hosts[key]
-}
-
 func runnerKey(scope fleet.Scope, id int64) string { return fmt.Sprintf("%s/%d", scope, id) }
 
 func (w *world) targetOf(scope fleet.Scope) *target {
@@ -227,7 +269,9 @@ func (w *world) runner(scope fleet.Scope, id int64) (githubsim.State, bool) {
 func (w *world) strikeWork(at moment, asked githubsim.Request, id int64, s stretch) {
 	w.jobs.mu.Lock()
 	defer w.jobs.mu.Unlock()
-	own := at == atLook && asked.RunnerID == id && w.jobs.looked[runnerKey(asked.Scope, id)] == 1
+	key := runnerKey(asked.Scope, id)
+	own := asked.RunnerID == id && (at == atLook && w.jobs.looked[key] == 1 ||
+		at == atDrain && w.jobs.looked[key] == 0 && w.jobs.drained[key] == 0)
 	if w.jobs.inside && !own {
 		s.deletes = false
 	}
@@ -257,7 +301,11 @@ func (w *world) sawLook(r githubsim.Request) {
 func (w *world) liveWorking() {
 	w.hookWeather()
 	for _, t := range w.targets {
-		for range rapid.IntRange(0, 4).Draw(w.T, "changes") {
+		changes := rapid.IntRange(0, 4).Draw(w.T, "changes")
+		if w.wires != nil {
+			changes += 2 // or little happens to hosts
+		}
+		for range changes {
 			w.changeWork(t)
 		}
 	}
@@ -265,22 +313,29 @@ func (w *world) liveWorking() {
 
 func (w *world) changeWork(t *target) {
 	which := rapid.IntRange(0, 999).Draw(w.T, "runner")
-	what := rapid.SampledFrom([]string{"begin", "begin", "begin", "slander", "slander", "finish", "kill", "connect", "remove", "create"}).Draw(w.T, "change")
+	what := rapid.SampledFrom([]string{"begin", "begin", "begin", "begin", "slander", "slander", "finish", "kill", "connect", "remove", "create"}).Draw(w.T, "change")
 	all := w.sim.Snapshot(t.Scope)
 	if what == "create" || len(all) == 0 {
 		w.newcomer(t.Scope, which)
 		return
+	}
+	if idle := slices.DeleteFunc(slices.Clone(all), func(r githubsim.State) bool {
+		return !w.isDrainable(r) || r.Busy || r.Shown != fleet.StatusOnline
+	}); what == "begin" && len(idle) > 0 && !w.oneIn(3, "of all runners") {
+		all = idle // or those that may be drained would have little work
 	}
 	r := all[which%len(all)]
 	key := runnerKey(t.Scope, r.ID)
 	working := r.Online && r.Busy
 	switch {
 	case what == "begin" && !r.Busy:
-		s := w.drawStretch(r.Shown == fleet.StatusOnline && w.recordedOnline(t, r.ID))
+		s := w.drawStretch(prospect{
+			recordedOnline: r.Shown == fleet.StatusOnline && w.recordedOnline(t, r.ID), drainable: w.isDrainable(r),
+		})
 		if w.begin(t.Scope, r.ID, s) {
 			w.tell("runner %s begins %v", key, s)
 		}
-	case what == "slander" && r.Online && !r.Busy:
+	case what == "slander" && r.Online && !r.Busy && !isPooled(r):
 		s := stretch{list: aboutAll, look: aboutAll, deletes: true}
 		w.slander(t.Scope, r.ID, s)
 		w.tell("runner %s is idle and said to be offline", key)
@@ -288,6 +343,7 @@ func (w *world) changeWork(t *target) {
 		w.ok(w.sim.Finish(t.Scope, r.ID))
 		if h := w.jobs.hosts[key]; h != nil {
 			h.says = anyOf(w, "host says then", "", fleet.HostRunnerIdle)
+			w.teach(h, anyOf(w, "asked then, the host answers", answersTruth, answersTruth, answersIdle, answersNothing))
 		}
 		if w.oneIn(2, "the lies end with it") {
 			w.clearName(key)
@@ -297,12 +353,16 @@ func (w *world) changeWork(t *target) {
 		w.clearName(key)
 		if h := w.jobs.hosts[key]; h != nil {
 			h.says = anyOf(w, "host says then", "", fleet.HostRunnerStopped)
+			w.teach(h, anyOf(w, "asked then, the host answers", answersDeaf, answersNothing, answersTruth))
 		}
-	case what == "connect":
+	case what == "connect" && !isPooled(r):
 		w.ok(w.sim.Connect(t.Scope, r.ID))
 	case what == "remove":
 		w.ok(w.sim.Remove(t.Scope, r.ID))
-		delete(w.jobs.hosts, key)
+		if h := w.jobs.hosts[key]; h != nil {
+			w.teach(h, answersDeaf)
+			delete(w.jobs.hosts, key)
+		}
 	}
 }
 

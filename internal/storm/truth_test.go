@@ -21,12 +21,15 @@ import (
 // tells the truth. This is the fault model:
 //
 //   - Each stretch of work is shown truthfully by one witness at least: by all
-//     listings, by all answers by id, by the webhook of its beginning, or by the
-//     heartbeats of its host.
+//     listings, by all answers by id, by the webhook of its beginning, by the
+//     heartbeats of its host, or by the host's answer where it is asked to let a
+//     runner go that is online. Whoever takes runners for idle is told that they
+//     are busy: that one is there says nothing against draining it. And a host
+//     that has let a runner go has it take no work.
 //   - It is shown before the runner has been seen offline for offline_for and
 //     grace. So a runner that was seen so long already has to be shown from its
-//     first moment on: a listing is too late then. An operator's deletion waits
-//     for nothing, so by then the witness has spoken.
+//     first moment on: a listing is too late then. An operator's deletion, and a
+//     drain, wait for nothing, so by then the witness has spoken.
 //   - Between an answer by id and a DELETE nothing is assigned, unless GitHub
 //     refuses to delete what is at work.
 //
@@ -35,32 +38,45 @@ import (
 func TestTruth(t *testing.T) {
 	t.Parallel()
 	r := newRecord(t)
+	r.raiseNATS(t)
 	sums := newTally()
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t, r, aboutWork)
+		if w.wires != nil {
+			// What is not known is not drained.
+			w.passRound()
+			w.work()
+		}
 		for range rapid.IntRange(4, 16).Draw(t, "rounds") {
 			w.turnWeather()
 			w.liveWorking()
+			w.wantHosts()
 			w.passRound()
 			w.comeIn()
 			w.work()
 			w.judgeRound()
+			w.wantWithinMax()
 		}
 		w.judgeWork()
+		w.sawDrains()
 		w.calm()
 		w.judge()
 		sums.add(w)
 	})
 	if !t.Failed() {
 		sums.check(t, map[string]float64{
-			"deletions in the storm":              0.5,
-			"deletions in the calm":               0.3,
-			"looks at a runner at work":           0.3,
-			"stretches of work, told by listing":  0.1,
-			"stretches of work, told by look":     0.1,
-			"stretches of work, told by webhook":  0.1,
-			"stretches of work, told by host":     0.1,
-			"jobs killed outside the fault model": 0.03,
+			"deletions in the storm":                       0.5,
+			"deletions in the calm":                        0.3,
+			"idle runners deleted that their hosts let go": 0.3,
+			"looks at a runner at work":                    0.3,
+			"hosts that pools waited for":                  0.3,
+			"hosts that pools would give up":               0.2,
+			"stretches of work, told by listing":           0.1,
+			"stretches of work, told by look":              0.1,
+			"stretches of work, told by webhook":           0.1,
+			"stretches of work, told by host":              0.1,
+			"stretches of work, told by drain":             0.1,
+			"jobs killed outside the fault model":          0.03,
 		})
 	}
 }
@@ -70,20 +86,57 @@ func (w *world) drawWork() {
 	w.jobs = &jobs{
 		inside:  anyOf(w, "inside the fault model", true, true, false),
 		abreast: w.oneIn(3, "side by side"),
-		caches:  w.oneIn(3, "old answers"),
+		caches:  w.oneIn(4, "old answers"),
 		beatAge: anyOf(w, "age of heartbeats", 0, time.Minute, 150*time.Second),
-		hosts:   map[string]*host{}, lies: map[string][]func(){}, looked: map[string]int{},
+		drains:  !w.oneIn(3, "no policy drains"),
+		hosts:   map[string]*host{}, lies: map[string][]func(){}, looked: map[string]int{}, drained: map[string]int{},
+		hiddenJobs: map[int64]bool{}, hiddenRuns: map[int64]bool{},
+	}
+	// Where no event tells which repositories have workflow jobs, most are
+	// compared every few hours only.
+	pooled := w.sendsJobs && !w.jobs.caches && anyOf(w, "pools", true, true, false)
+	w.jobs.compares = pooled || w.oneIn(4, "comparisons")
+	if w.jobs.compares && w.limits.Primary < 5000 {
+		// Comparisons are meant for what every credential has at GitHub: with less
+		// they begin anew for ever.
+		w.limits.Primary = 0
+		w.sim.SetLimits(w.limits)
+	}
+	if w.jobs.drains {
+		w.reap.drawDrain(w)
+	}
+	if w.jobs.drains || pooled {
+		w.wire()
 	}
 	w.listen()
+	if w.jobs.compares {
+		w.addRepos()
+	}
+	if pooled {
+		w.drawPools()
+		w.tally.count("lives with pools")
+	}
+	w.raiseHosts()
 	if !w.jobs.inside {
 		w.tell("this life is outside the fault model")
 	}
 }
 
 // comeIn has deletions asked for by the other doors than that of cron: a trigger
-// over NATS or of the command line, and an operator's own deletion.
+// over NATS or of the command line, and an operator's own deletion. Pools are
+// decided on, now and then by several at once.
 func (w *world) comeIn() {
+	for _, p := range w.pools {
+		for range anyOf(w, "triggers of a pool", 0, 1, 1, 3) {
+			w.waiting = append(w.waiting, &errand{Trigger: fleet.Trigger{
+				ID: uuid.NewString(), Job: fleet.JobScale, Name: p.Name, Source: anyOf(w, "door", fleet.SourceCron, fleet.SourceNATS, fleet.SourceCLI),
+			}})
+		}
+	}
 	for _, t := range w.targets {
+		if w.jobs.compares && !w.oneIn(4, "no comparison") {
+			w.waiting = append(w.waiting, &errand{Trigger: fleet.Trigger{Name: t.Name}, compares: true, sweeps: w.oneIn(6, "sweep")})
+		}
 		if w.oneIn(3, "trigger") {
 			w.waiting = append(w.waiting, &errand{Trigger: fleet.Trigger{
 				ID: uuid.NewString(), Job: fleet.JobEnforce, Name: t.Name, Source: anyOf(w, "door", fleet.SourceNATS, fleet.SourceCLI),
@@ -133,10 +186,13 @@ func (w *world) judgeWork() {
 			w.tally.count("stretches of work outside the fault model")
 		}
 	}
+	drained := w.drainedRunners()
 	for _, e := range w.sim.Log() {
 		switch {
 		case isLook(e) && e.Online && e.Busy:
 			w.tally.count("looks at a runner at work")
+		case isDelete(e) && e.Acted && e.Online && !e.Busy && drained[fmt.Sprintf("%s/%d", e.Scope, e.RunnerID)]:
+			w.tally.count("idle runners deleted that their hosts let go")
 		case isDelete(e) && e.Acted && e.Online && !e.Busy:
 			w.tally.count("idle runners deleted that GitHub took for dead")
 		case isDelete(e) && e.Acted && e.Online && e.Busy && !w.jobs.inside:
@@ -159,7 +215,7 @@ func (w *world) judgeWork() {
 		WHERE target = ANY($1) AND state = 'spared'
 		GROUP BY 1
 		UNION ALL
-		SELECT 'intents by way of ' || coalesce(run.source, 'muster remove') || ': ' || a.state, count(*)
+		SELECT 'intents of ' || a.policy || ' by way of ' || coalesce(run.source, 'muster remove') || ': ' || a.state, count(*)
 		FROM muster.action a
 		LEFT JOIN muster.run run ON run.trigger_id = a.trigger_id
 		WHERE a.target = ANY($1)
@@ -187,22 +243,36 @@ func (w *world) calmWork() {
 	for _, lift := range w.jobs.hookFaults {
 		lift()
 	}
-	alive := map[string]bool{}
-	for _, t := range w.targets {
-		for _, s := range w.sim.Snapshot(t.Scope) {
-			alive[runnerKey(t.Scope, s.ID)] = s.Online
-		}
-	}
-	for key, h := range w.jobs.hosts {
-		if h.says != "" && !alive[key] {
+	w.reveal()
+	w.honestHosts()
+}
+
+// honestHosts has hosts say what is, in heartbeats and when they are asked.
+func (w *world) honestHosts() {
+	w.jobs.mu.Lock()
+	defer w.jobs.mu.Unlock()
+	for _, key := range w.hostKeys() {
+		h := w.jobs.hosts[key]
+		r, there := w.runner(h.scope, h.id)
+		switch {
+		case !there || !r.Online:
 			h.says = ""
+		case w.isDrainable(r):
+			h.says = truthOf(r)
+		}
+		if there {
+			w.teach(h, answersTruth)
 		}
 	}
 }
 
 // mourned are the runners of which a webhook has told that they are at work, and
-// none that the work is over.
+// none that the work is over. Where workflow jobs are compared, that is found
+// out.
 func (w *world) mourned() map[string]bool {
+	if w.jobs.compares {
+		return nil
+	}
 	begun, over := w.toldOf(string(githubsim.JobInProgress)), w.toldOf(string(githubsim.JobCompleted))
 	runners := map[string]bool{}
 	for _, j := range w.sim.Jobs() {

@@ -33,36 +33,41 @@ const (
 	byLook    witness = "look"    // GET by id
 	byWebhook witness = "webhook" // its in_progress, over HTTP or NATS
 	byHost    witness = "host"    // its heartbeats
+	byDrain   witness = "drain"   // its host's answer, where it is asked to let the runner go
 )
 
-const hookSecret = "storm"
+// hookSecret is what the webhook of a target signs with. One secret for all
+// would have workflow jobs count for enterprises too.
+func hookSecret(target string) string { return "signed " + target }
 
 // ears are how a world hears of its runners beside GitHub's API: webhooks of
 // all targets, and heartbeats. They outlive the replicas, of which any might
 // hear what comes.
 type ears struct {
-	hooks []int64
-	beats func(context.Context, queue.Request)
+	db     *db.DB
+	signed map[string]demand.Target
+	hooks  []int64
+	beats  func(context.Context, queue.Request)
 	// stored hears when heartbeats are written, all that came before included.
 	stored chan int
 	// beatAt is when heartbeats come that are sent now, since 1970.
 	beatAt atomic.Int64
 }
 
-// nats hands what is published to whoever consumes or serves it, as the server
-// does, and without one.
-type nats struct {
+// post hands what is published to whoever consumes or serves it, as NATS does,
+// and without a server.
+type post struct {
 	events chan func(context.Context, queue.Message) queue.Verdict
 	beats  chan func(context.Context, queue.Request)
 }
 
-func (n nats) Consume(ctx context.Context, _ queue.Consumer, handle func(context.Context, queue.Message) queue.Verdict) error {
+func (n post) Consume(ctx context.Context, _ queue.Consumer, handle func(context.Context, queue.Message) queue.Verdict) error {
 	n.events <- handle
 	<-ctx.Done()
 	return nil
 }
 
-func (n nats) Serve(ctx context.Context, _ queue.Service, handle func(context.Context, queue.Request)) error {
+func (n post) Serve(ctx context.Context, _ queue.Service, handle func(context.Context, queue.Request)) error {
 	n.beats <- handle
 	<-ctx.Done()
 	return nil
@@ -70,10 +75,10 @@ func (n nats) Serve(ctx context.Context, _ queue.Service, handle func(context.Co
 
 // listen opens the ears.
 func (w *world) listen() {
-	e := &ears{stored: make(chan int, 100)}
-	w.ears = e
 	store, err := db.Open(w.ctx, w.record.url)
 	w.ok(err)
+	e := &ears{db: store, stored: make(chan int, 100)}
+	w.ears = e
 	ctx, stop := context.WithCancel(w.ctx)
 	var g sync.WaitGroup
 	w.Cleanup(func() {
@@ -81,15 +86,17 @@ func (w *world) listen() {
 		g.Wait()
 		store.Close()
 	})
-	n := nats{make(chan func(context.Context, queue.Message) queue.Verdict, 1), make(chan func(context.Context, queue.Request), 1)}
+	n := post{make(chan func(context.Context, queue.Message) queue.Verdict, 1), make(chan func(context.Context, queue.Request), 1)}
 	log := slog.New(slog.DiscardHandler)
-	secrets := func(context.Context) ([]fleet.Secret, error) { return []fleet.Secret{fleet.NewSecret(hookSecret)}, nil }
-	signed := map[string]demand.Target{}
+	e.signed = map[string]demand.Target{}
 	for _, t := range w.targets {
-		signed[t.Name] = demand.Target{Target: t.Target, Secrets: secrets}
+		e.signed[t.Name] = demand.Target{Target: t.Target, Secrets: func(context.Context) ([]fleet.Secret, error) {
+			return []fleet.Secret{fleet.NewSecret(hookSecret(t.Name))}, nil
+		}}
 	}
 	intake := &demand.Intake{
-		Log: log, DB: store, Now: w.clock.tell, Targets: func() map[string]demand.Target { return signed }, Conn: n,
+		Log: log, DB: store, Now: w.clock.tell, Targets: func() map[string]demand.Target { return e.signed }, Conn: n,
+		Pools: w.poolsFor,
 	}
 	beats := &demand.Listener{
 		Log: log, DB: store, Conn: n,
@@ -117,7 +124,7 @@ func (w *world) listen() {
 	for _, t := range w.targets {
 		way := anyOf(w, "webhooks", "http", "nats")
 		id, err := w.sim.AddHook(githubsim.Hook{
-			Scope: t.Scope, Secret: hookSecret, URL: server.URL + "/webhooks/github?via=" + way + "&target=" + t.Name,
+			Scope: t.Scope, Secret: hookSecret(t.Name), URL: server.URL + "/webhooks/github?via=" + way + "&target=" + t.Name,
 		})
 		w.ok(err)
 		e.hooks = append(e.hooks, id)
@@ -129,12 +136,13 @@ func (w *world) listen() {
 func handOn(publish func(context.Context, queue.Message) queue.Verdict) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil || !github.Signed(body, r.Header.Get("X-Hub-Signature-256"), fleet.NewSecret(hookSecret)) {
+		target := r.URL.Query().Get("target")
+		if err != nil || !github.Signed(body, r.Header.Get("X-Hub-Signature-256"), fleet.NewSecret(hookSecret(target))) {
 			rw.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		headers := map[string][]string(r.Header.Clone())
-		headers["Muster-Target"] = []string{r.URL.Query().Get("target")}
+		headers["Muster-Target"] = []string{target}
 		event := r.Header.Get("X-GitHub-Event")
 		m := queue.Message{Subject: queue.GitHubSubject(event), Headers: headers, Body: body, Delivered: 1}
 		if publish(r.Context(), m) != queue.Ack() {
@@ -156,18 +164,12 @@ func (w *world) toldOf(action string) map[int64]bool {
 	return jobs
 }
 
-// host is the machine that a runner is on, and what it says of it.
-type host struct {
-	name, target, runner string
-	says                 fleet.HostRunnerState // empty: nothing
-}
-
 // beat has those hosts speak that do. What they say arrives at that time, which
 // may be a moment that all others have yet to live through.
 func (w *world) beat(at time.Time) {
 	w.ears.beatAt.Store(at.UnixNano())
 	n := 0
-	for _, key := range slices.Sorted(maps.Keys(w.jobs.hosts)) {
+	for _, key := range w.hostKeys() {
 		if h := w.jobs.hosts[key]; h.says != "" {
 			w.ears.beats(w.ctx, queue.Request{
 				Subject: queue.HeartbeatSubject(h.name),
@@ -180,6 +182,9 @@ func (w *world) beat(at time.Time) {
 		n -= <-w.ears.stored
 	}
 }
+
+// hostKeys are those of all hosts, in an order that is always the same.
+func (w *world) hostKeys() []string { return slices.Sorted(maps.Keys(w.jobs.hosts)) }
 
 // lapse lets time pass in which hosts speak, and webhooks arrive. It may be
 // called from hooks.

@@ -20,6 +20,7 @@ import (
 // record is the Postgres that all lives share. Each has targets of its own.
 type record struct {
 	url   string
+	nats  string // the address of a server; empty: none was raised
 	sql   *pgxpool.Pool
 	lives atomic.Int64
 }
@@ -44,10 +45,11 @@ type world struct {
 	life   int64
 	clock  *clock
 
-	sim   *githubsim.Sim
-	api   string // its address
-	calls quiet
-	lags  githubsim.Lags
+	sim    *githubsim.Sim
+	api    string // its address
+	calls  quiet
+	lags   githubsim.Lags
+	limits githubsim.Limits
 	// silent says that refusals for secondary limits do not tell for how long.
 	silent bool
 
@@ -62,9 +64,11 @@ type world struct {
 	boots    int
 	names    int // of runners
 
-	jobs      *jobs // of runners, in a life that is about them; nil in others
-	ears      *ears // likewise
-	sendsJobs bool  // GitHub's version has events of workflow jobs
+	jobs      *jobs  // of runners, in a life that is about them; nil in others
+	ears      *ears  // likewise
+	wires     *wires // in lives in which hosts are drained
+	pools     []*pool
+	sendsJobs bool // GitHub's version has events of workflow jobs
 
 	waiting []*errand
 	weather []*weather
@@ -161,6 +165,16 @@ func (w *world) tidyUp() {
 }
 
 func (t *target) String() string { return t.Name }
+
+// askedFor are the names that triggers of a life have: those of targets and of
+// pools.
+func (w *world) askedFor() []string {
+	names := w.targetNames()
+	for _, p := range w.pools {
+		names = append(names, p.Name)
+	}
+	return names
+}
 
 // targetNames are for queries.
 func (w *world) targetNames() []string {
