@@ -280,16 +280,12 @@ func (d *decider) close(v fleet.Verdict, reason string, candidates []candidate) 
 // overMax puts a halt in words.
 func (d *decider) overMax(allowed int) string {
 	limit, population := d.policy.Guards.Max, d.in.Target.Population
-	are := "runners are"
-	if len(d.due) == 1 {
-		are = "runner is"
-	}
-	share := fmt.Sprintf("%d live runners, under %d no percentage", population, limit.MinPopulation)
+	share := fmt.Sprintf("%s, under %d no percentage", counted(fmt.Sprint(population), "live runner", "live runners"), limit.MinPopulation)
 	part := limit.Percent * population / 100
 	if population >= limit.MinPopulation {
 		share = fmt.Sprintf("%d%% of %d = %d", limit.Percent, population, part)
 	}
-	text := fmt.Sprintf("%d %s due, %d allowed in %s (count %d, %s, %d acted so far", len(d.due), are, allowed, short(limit.Window), limit.Count, share, d.in.Acted)
+	text := fmt.Sprintf("%s due, %d allowed in %s (count %d, %s, %d acted so far", counted(fmt.Sprint(len(d.due)), "runner is", "runners are"), allowed, short(limit.Window), limit.Count, share, d.in.Acted)
 	if d.in.State.Allowance > 0 {
 		text += fmt.Sprintf(", %d by allowance", d.in.State.Allowance)
 	}

@@ -135,6 +135,30 @@ func TestSizeIsTold(t *testing.T) {
 	}
 }
 
+// A number and its words agree.
+func TestSizeOfOneIsTold(t *testing.T) {
+	t.Parallel()
+	for want, d := range map[string]fleet.SizeDecision{
+		"1 workflow job waits and 0 run; with 0 hosts to wait for work, 1 is wanted; 1 is desired: 1 more is asked for": {
+			Direction: fleet.SizeUp, Desired: 1, Change: 1, Reasons: []string{policies.SizeForDemand},
+			Evidence: fleet.Evidence{"queued": 1, "in_progress": 0, "wanted": 1},
+		},
+		"2 workflow jobs wait and 1 runs; with 1 host to wait for work, 4 are wanted; 1 is online and 1 boots; 4 are desired: nothing to do now": {
+			Direction: fleet.SizeHold, Desired: 4, Reasons: []string{policies.SizeForDemand, policies.SizeBooting},
+			Bounds:   fleet.PoolBounds{Idle: 1},
+			Evidence: fleet.Evidence{"queued": 2, "in_progress": 1, "wanted": 4, "online": 1, "booting": 1},
+		},
+		"1 host is at work, more than the jobs known and target_utilisation account for; with 0 to wait for work, 2 are wanted; 2 are desired: 1 of those without work is taken away": {
+			Direction: fleet.SizeDown, Desired: 2, Change: 1, Reasons: []string{policies.SizeForUtilisation},
+			Evidence: fleet.Evidence{"busy": 1, "wanted": 2},
+		},
+	} {
+		if got := strings.Join(policies.TellSize(d), "; "); got != want {
+			t.Errorf("TellSize\n got %q\nwant %q", got, want)
+		}
+	}
+}
+
 func TestLeaseBackoff(t *testing.T) {
 	t.Parallel()
 	for rounds, want := range map[int]time.Duration{

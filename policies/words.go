@@ -125,7 +125,7 @@ var words = map[string]func(quotable) Words{
 		return Words{"the newest complete listing looks more like a fault than a fleet" + e.has("inventory_suspect", " (%s)"), "a complete listing that does not has to come"}
 	},
 	ReasonWitnessListings: func(e quotable) Words {
-		return Words{fmt.Sprintf("%s complete listings in a row saw it offline, and %s are wanted", e.text("listings"), e.text("listings_wanted")),
+		return Words{counted(e.text("listings"), "complete listing", "complete listings in a row") + " saw it offline, and " + counted(e.text("listings_wanted"), "is wanted", "are wanted"),
 			"more of them have to see it offline"}
 	},
 	ReasonWitnessApart: func(e quotable) Words {
@@ -133,7 +133,7 @@ var words = map[string]func(quotable) Words{
 			"later ones have to see it offline"}
 	},
 	ReasonMinSurvivors: func(e quotable) Words {
-		return Words{fmt.Sprintf("%s others with its labels are online, and %s have to remain", e.text("survivors"), e.text("min_survivors")),
+		return Words{counted(e.text("survivors"), "other with its labels is online", "others with its labels are online") + ", and " + counted(e.text("min_survivors"), "has to remain", "have to remain"),
 			"more runners with its labels have to be online"}
 	},
 	ReasonGrace: func(e quotable) Words {

@@ -60,7 +60,7 @@ func TestWordsQuoteTheEvidence(t *testing.T) {
 		{func(in *policies.Input, _ *fleet.Observed) { in.Target.LastCompleteSyncAt = now.Add(-14 * time.Minute) }, policies.ReasonInventoryStale,
 			policies.Words{Says: "the last complete sync is 14m old, and 10m is the most", Needs: "a complete sync has to come"}},
 		{func(_ *policies.Input, r *fleet.Observed) { r.OfflineListings = 1 }, policies.ReasonWitnessListings,
-			policies.Words{Says: "1 complete listings in a row saw it offline, and 2 are wanted", Needs: "more of them have to see it offline"}},
+			policies.Words{Says: "1 complete listing saw it offline, and 2 are wanted", Needs: "more of them have to see it offline"}},
 		{func(_ *policies.Input, r *fleet.Observed) {
 			r.Work = fleet.Work{OpenJob: 41, OpenSince: now.Add(-time.Hour)}
 		}, policies.ReasonOpenJob, policies.Words{

@@ -71,7 +71,7 @@ func readConnection(dataDir string) (connection, error) {
 	path := filepath.Join(dataDir, connectFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return connection{}, fmt.Errorf("there is no %s: %w", path, fleet.ErrUnavailable)
+		return connection{}, noConnection{path}
 	}
 	if err != nil {
 		return connection{}, fmt.Errorf("read %s: %w", path, pathless(err))
@@ -95,6 +95,12 @@ func readConnection(dataDir string) (connection, error) {
 	return c, nil
 }
 
+// noConnection says that there is no connectFile at a path.
+type noConnection struct{ path string }
+
+func (e noConnection) Error() string { return "there is no " + e.path }
+func (e noConnection) Unwrap() error { return fleet.ErrUnavailable }
+
 // databaseURL is the configured one, or that of a running muster serve.
 func databaseURL(c *config) (fleet.Secret, error) {
 	if !c.databaseURL.IsZero() {
@@ -108,10 +114,11 @@ func databaseURL(c *config) (fleet.Secret, error) {
 }
 
 func noService(what, keys string, why error) error {
+	const none = "find %s: none is configured and no muster serve of yours "
 	if why == nil {
-		why = fleet.ErrUnavailable
+		return exit(exitUnreachable, none+"has started one: start muster serve, or set %s", what, keys)
 	}
-	return exit(exitUnreachable, "find %s: none is configured and no muster serve of yours is running (%w): start muster serve, or set %s", what, why, keys)
+	return exit(exitUnreachable, none+"is running (%w): start muster serve, or set %s", what, why, keys)
 }
 
 // openDB opens the record and makes sure that it answers and has the schema

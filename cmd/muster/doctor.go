@@ -90,7 +90,7 @@ func (e *examined) verdict(checks []check) error {
 			warns++
 		}
 	}
-	summary := fmt.Sprintf("doctor: of %d checks %d fail and %d warn", len(checks), fails, warns)
+	summary := fmt.Sprintf("doctor: of %d checks %s and %s", len(checks), counted(fails, "fails", "fail"), counted(warns, "warns", "warn"))
 	switch {
 	case fails == 0:
 		return nil

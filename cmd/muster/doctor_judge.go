@@ -85,8 +85,8 @@ func (r *recordExam) judge(s *sheet, c *config) {
 	default:
 		s.ok("dead-letters", "none")
 	}
-	lag(s, "outbox", r.health.Waiting, r.health.OldestWait, waitWarn, waitFail, "is NATS up, and does a muster serve run?", "messages wait for NATS")
-	lag(s, "intents", r.health.OpenIntents, r.health.OldestOpen, intentWarn, time.Hour, "a muster serve settles them: does one run, and does GitHub answer?", "deletions have no outcome yet")
+	lag(s, "outbox", r.health.Waiting, r.health.OldestWait, waitWarn, waitFail, "is NATS up, and does a muster serve run?", "message waits for NATS", "messages wait for NATS")
+	lag(s, "intents", r.health.OpenIntents, r.health.OldestOpen, intentWarn, time.Hour, "a muster serve settles them: does one run, and does GitHub answer?", "deletion has no outcome yet", "deletions have no outcome yet")
 	r.judgeTicks(s, c)
 }
 
@@ -115,7 +115,7 @@ func skew(s *sheet, ahead, within time.Duration, whose, than string) {
 }
 
 // lag is the line about things that wait for somebody.
-func lag(s *sheet, name string, n int, oldest, warn, fail time.Duration, mend, what string) {
+func lag(s *sheet, name string, n int, oldest, warn, fail time.Duration, mend, one, others string) {
 	l := levelOK
 	switch {
 	case n == 0:
@@ -128,7 +128,7 @@ func lag(s *sheet, name string, n int, oldest, warn, fail time.Duration, mend, w
 	default:
 		mend = ""
 	}
-	s.add(l, name, mend, "%d %s, the oldest for %s", n, what, orNone(span(oldest)))
+	s.add(l, name, mend, "%s, the oldest for %s", counted(n, one, others), orNone(span(oldest)))
 }
 
 func orNone(text string) string {
@@ -157,7 +157,7 @@ func (r *recordExam) judgeTicks(s *sheet, c *config) {
 			overdue = append(overdue, fmt.Sprintf("%s for %s", schedule.ID(), span(late)))
 		}
 		if state.Missed > 0 {
-			missed = append(missed, fmt.Sprintf("%s %d times", schedule.ID(), state.Missed))
+			missed = append(missed, fmt.Sprintf("%s %s", schedule.ID(), counted(state.Missed, "time", "times")))
 		}
 		latest = max(latest, state.Lateness)
 	}

@@ -114,7 +114,7 @@ func TestDoctorOnOneFault(t *testing.T) {
 		{"an outbox that is stuck", func(e *examined) { e.record.health.Waiting, e.record.health.OldestWait = 3, time.Hour }, "outbox", levelFail,
 			"3 messages wait for NATS, the oldest for 1h; is NATS up, and does a muster serve run?"},
 		{"an open intent", func(e *examined) { e.record.health.OpenIntents, e.record.health.OldestOpen = 1, 6*time.Minute }, "intents", levelWarn,
-			"1 deletions have no outcome yet, the oldest for 6m; a muster serve settles them: does one run, and does GitHub answer?"},
+			"1 deletion has no outcome yet, the oldest for 6m; a muster serve settles them: does one run, and does GitHub answer?"},
 		{"nobody ticks", func(e *examined) { tick(e).After = noon.Add(-time.Hour) }, "ticks", levelFail,
 			"overdue: sync/acme for 58m; does a muster serve run, with this configuration?"},
 		{"a schedule nobody knows", func(e *examined) { e.record.schedules = nil }, "ticks", levelWarn,
@@ -208,8 +208,10 @@ func TestDoctorWithoutTheRecord(t *testing.T) {
 	}{
 		"away": {func(r *recordExam) { *r = recordExam{reach: errors.New("nobody\nthere")} }, "postgres",
 			"nobody there; is it running, and is its address (database_url or MUSTER_DATABASE_URL) right?"},
-		"none": {func(r *recordExam) { *r = recordExam{reach: noService("Postgres", postgresKeys, nil)} }, "postgres",
-			"find Postgres: none is configured and no muster serve of yours is running (unavailable): start muster serve, or set database_url or MUSTER_DATABASE_URL"},
+		"none": {func(r *recordExam) {
+			*r = recordExam{reach: noService("Postgres", postgresKeys, noConnection{"/x/connect.env"})}
+		}, "postgres",
+			"find Postgres: none is configured and no muster serve of yours is running (there is no /x/connect.env): start muster serve, or set database_url or MUSTER_DATABASE_URL"},
 		"old": {func(r *recordExam) { r.schema = db.SchemaStatus{Have: 11, Want: 12, Missing: []string{"012_x.sql"}} }, "schema",
 			"the database lacks migration 012_x.sql (it has 11 of 12); run muster migrate up"},
 		"unreadable": {func(r *recordExam) { r.contentsErr = errors.New("no rights") }, "postgres", "no rights"},

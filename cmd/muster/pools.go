@@ -87,16 +87,19 @@ func tellFinding(f fleet.Finding) string {
 	}
 	switch f.Kind {
 	case fleet.FindingMislabelledHost:
-		return fmt.Sprintf("%v hosts of pool %s were registered without %v: they count, and take none of its jobs; mend what provisions them", f.Detail["hosts"], printable(f.Subject), f.Detail["they_lack"])
+		return fmt.Sprintf("%s registered without %v: hosts like that count, and take none of its jobs; mend what provisions them",
+			counted(f.Detail["hosts"], "host of pool "+printable(f.Subject)+" was", "hosts of pool "+printable(f.Subject)+" were"), f.Detail["they_lack"])
 	case fleet.FindingUnlabelledJob:
-		return fmt.Sprintf("%v workflow jobs of %s ask for no label%s, so nobody can tell which hosts they wait for: give them runs-on", f.Detail["jobs"], printable(f.Subject), since)
+		return fmt.Sprintf("%s for no label%s, so nobody can tell which hosts would do: write runs-on",
+			counted(f.Detail["jobs"], "workflow job of "+printable(f.Subject)+" asks", "workflow jobs of "+printable(f.Subject)+" ask"), since)
 	case fleet.FindingUnservedJob:
 	}
+	jobs := counted(f.Detail["jobs"], "workflow job wants ", "workflow jobs want ") + printable(f.Subject) + since
 	if pool, closed := f.Detail["closed_pool"].(string); closed {
-		return fmt.Sprintf("%v workflow jobs want %s%s, which pool %s has; its runner groups are closed to %v, whose job waits longest: open one to that repository at GitHub, or have hosts of another group",
-			f.Detail["jobs"], printable(f.Subject), since, pool, f.Detail["repository"])
+		return fmt.Sprintf("%s, which pool %s has; its runner groups are closed to %v, whose job waits longest: open one to that repository at GitHub, or have hosts of another group",
+			jobs, pool, f.Detail["repository"])
 	}
-	line := fmt.Sprintf("%v workflow jobs want %s%s, which no pool and no other runner has", f.Detail["jobs"], printable(f.Subject), since)
+	line := jobs + ", which no pool and no other runner has"
 	if repository, ok := f.Detail["repository"].(string); ok && repository != "" {
 		line += ", the first of " + printable(repository)
 	}
@@ -104,6 +107,14 @@ func tellFinding(f fleet.Finding) string {
 		line += fmt.Sprintf("; pool %s lacks only %v", pool, f.Detail["it_lacks"])
 	}
 	return line
+}
+
+// counted is a number with the words that agree with it.
+func counted(number any, one, others string) string {
+	if fmt.Sprint(number) == "1" {
+		others = one
+	}
+	return fmt.Sprintf("%v %s", number, others)
 }
 
 // bulleted are lines of a page, indented.

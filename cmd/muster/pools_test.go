@@ -18,6 +18,7 @@ func TestAFindingIsToldAsItIs(t *testing.T) {
 		}
 		return fleet.Finding{Kind: fleet.FindingUnservedJob, Subject: "linux,x64", Since: since, Detail: detail}
 	}
+	one := fleet.Evidence{"jobs": 1, "hosts": 1, "they_lack": "x64"}
 	for _, tt := range []struct {
 		finding   fleet.Finding
 		has, lack string
@@ -25,6 +26,9 @@ func TestAFindingIsToldAsItIs(t *testing.T) {
 		{unserved(nil), "which no pool and no other runner has, the first of acme/site", "lacks"},
 		{unserved(fleet.Evidence{"nearest_pool": "linux", "it_lacks": "x64"}), "no pool and no other runner has, the first of acme/site; pool linux lacks only x64", "closed"},
 		{unserved(fleet.Evidence{"closed_pool": "linux"}), "which pool linux has; its runner groups are closed to acme/site", "no pool"},
+		{unserved(fleet.Evidence{"jobs": 1}), "1 workflow job wants linux,x64 since ", "jobs"},
+		{fleet.Finding{Kind: fleet.FindingMislabelledHost, Subject: "linux", Detail: one}, "1 host of pool linux was registered without x64", "1 hosts"},
+		{fleet.Finding{Kind: fleet.FindingUnlabelledJob, Subject: "acme/site", Since: since, Detail: one}, "1 workflow job of acme/site asks for no label since ", "jobs"},
 	} {
 		if got := tellFinding(tt.finding); !strings.Contains(got, tt.has) || strings.Contains(got, tt.lack) {
 			t.Errorf("%q, want %q in it and not %q", got, tt.has, tt.lack)

@@ -159,7 +159,7 @@ func refused(host string, q tokenRequest, r tokenAnswer, why string) error {
 		text += ": " + printable(why)
 	}
 	if r.RetryAfterMS > 0 {
-		text += fmt.Sprintf(" (in %s)", (time.Duration(r.RetryAfterMS) * time.Millisecond).Round(time.Second))
+		text = strings.TrimSuffix(text, "; ask again") + fmt.Sprintf("; ask again in %s", (time.Duration(r.RetryAfterMS)*time.Millisecond).Round(time.Second))
 	}
 	return exit(code, "%s", text)
 }

@@ -228,7 +228,7 @@ if [[ -n $code ]]; then
 	[[ $headers =~ Nats-Service-Error:\ *([^$'\r']*) ]] && why=${BASH_REMATCH[1]}
 	wait=$(field retry_after_ms "$answer")
 	text="$code $(field error "$answer"): $why"
-	((${wait:-0} > 0)) && text+="; ask again in $(((wait + 999) / 1000)) s"
+	((${wait:-0} > 0)) && text="${text%; ask again}; ask again in $(((wait + 999) / 1000)) s"
 	text+=" (request $(field request_id "$answer"))"
 	case $code in
 	400) die 2 "$text" ;;

@@ -161,7 +161,7 @@ func (v Preview) Limits() []Limit {
 			5*(in.ActedLastMinute+due) >= 4*g.Rate})
 	}
 	if g.MinSurvivors > 0 && fewest >= 0 {
-		limits = append(limits, Limit{"min_survivors", fmt.Sprintf("%d online where fewest are beside one that matches, %d have to remain", fewest, g.MinSurvivors),
+		limits = append(limits, Limit{"min_survivors", fmt.Sprintf("%d online where fewest are beside one that matches, %d must remain", fewest, g.MinSurvivors),
 			fewest <= g.MinSurvivors})
 	}
 	if dark := in.Alarm.Newly(); dark > 0 {

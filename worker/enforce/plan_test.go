@@ -92,7 +92,7 @@ func TestPreviewByGroupsAndLimits(t *testing.T) {
 	limits := []Limit{
 		{"max", "2 of 5 in 24h used, 2 due now", true},
 		{"rate", "1 of 10 in the last minute used, 2 due now", false},
-		{"min_survivors", "3 online where fewest are beside one that matches, 2 have to remain", false},
+		{"min_survivors", "3 online where fewest are beside one that matches, 2 must remain", false},
 		{"brake", "8 of 40 runners went dark lately, 9 may", true},
 	}
 	if diff := cmp.Diff(limits, v.Limits()); diff != "" {

@@ -31,6 +31,9 @@ func (x Explanation) listings() Testimony {
 		t.Says, t.Objects = "the newest complete listing lacks it, and whether it is gone is being found out", true
 	case r.Status == fleet.StatusOffline:
 		t.Says = fmt.Sprintf("offline in %d complete listings in a row", r.OfflineListings)
+		if r.OfflineListings == 1 {
+			t.Says = "offline in the newest complete listing alone"
+		}
 	default:
 		t.Says, t.Objects = string(r.Status), true
 	}

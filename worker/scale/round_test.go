@@ -224,7 +224,7 @@ func TestHostsThatWentDarkTakeRoomUntilOthersWouldHaveBooted(t *testing.T) {
 	w.exec(`UPDATE muster.target SET suspect = NULL`)
 	w.scale()
 	w.want("requested 1 2", leases)
-	w.want("true", `SELECT reason LIKE '%10 went offline within boot_deadline and take room: they may come back%' FROM api.pools`)
+	w.want("true", `SELECT reason LIKE '%10 went offline within boot_deadline and may come back%' FROM api.pools`)
 	w.pass(5 * time.Minute)
 	w.scale()
 	w.want("requested 1 2", leases)

@@ -25,7 +25,7 @@ var (
 	denied            = refusal{403, "denied", "no grant allows this"}
 	conflict          = refusal{409, "conflict", "this request_id was used with another body before; use a new one"}
 	leaseOver         = refusal{409, "conflict", "the host that this demand_id asks for is not wanted any more, or another came for it; take the next request"}
-	quota             = refusal{429, "quota", "the limit of the grant is reached; ask again after retry_after_ms"}
+	quota             = refusal{429, "quota", "the limit of the grant is reached; ask again"}
 	kindUnsupported   = refusal{501, "kind_unsupported", "jit is not there yet; ask for kind registration"}
 	githubError       = refusal{502, "github_error", "GitHub gave no token; ask again"}
 )

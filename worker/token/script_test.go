@@ -141,7 +141,7 @@ func TestTheScriptSaysWhyThereIsNoToken(t *testing.T) {
 	if got := runScript(t, url, nil, "acme"); got.status != 0 {
 		t.Errorf("%+v", got)
 	}
-	check("quota", url, nil, acme, 3, "429 quota: the limit of the grant is reached; ask again after retry_after_ms; ask again in 3")
+	check("quota", url, nil, acme, 3, "429 quota: the limit of the grant is reached; ask again in 3")
 	postgres.Stop()
 	check("Postgres away", url, nil, acme, 4, "503 audit_unavailable: ")
 	r.stop()
