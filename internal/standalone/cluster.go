@@ -175,7 +175,7 @@ func (c cluster) start(ctx context.Context, port int) (*process, error) {
 	for !c.ready(proc.pid) {
 		select {
 		case <-proc.done:
-			return nil, c.whyEnded(proc.err)
+			return nil, c.whyEnded(port, proc.err)
 		case <-ctx.Done():
 			// The caller waits no longer, so neither does a recovery.
 			return nil, errors.Join(ctx.Err(), proc.stop(ctx))
@@ -197,7 +197,7 @@ func (c cluster) ready(pid int) bool {
 }
 
 // whyEnded finds the reason in the log of a server that did not come up.
-func (c cluster) whyEnded(status error) error {
+func (c cluster) whyEnded(port int, status error) error {
 	b, err := os.ReadFile(c.logFile())
 	if err != nil {
 		return err
@@ -205,7 +205,7 @@ func (c cluster) whyEnded(status error) error {
 	log := string(b)
 	switch {
 	case strings.Contains(log, "Address already in use"):
-		return errPortTaken
+		return fmt.Errorf("127.0.0.1:%d: %w", port, errPortTaken)
 	case strings.Contains(log, "shared memory block") && strings.Contains(log, "still in use"):
 		return errMemoryHeld
 	}

@@ -57,6 +57,12 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 	if err != nil {
 		return fail(err)
 	}
+	if _, err := awaitPort(ctx, cfg.Log, cfg.Listen, portPatience); err != nil {
+		if errors.Is(err, errPortTaken) || errors.Is(err, errPortHeld) {
+			err = addressAdvice(err)
+		}
+		return fail(errors.Join(err, lock.Close()))
+	}
 	n := &NATS{lock: lock}
 	n.srv, err = server.NewServer(&server.Options{
 		ServerName:         "muster",
@@ -82,12 +88,17 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 	if err != nil {
 		n.Stop()
 		if errors.Is(err, syscall.EADDRINUSE) {
-			err = errors.New("another program has this address: stop it, set embedded.nats_listen to a free one, or set nats.url to use a server of yours")
+			err = addressAdvice(errPortTaken) // since it was free
 		}
 		return fail(err)
 	}
 	cfg.Log.InfoContext(ctx, "nats started", "host", n.URL(), "dir", cfg.StoreDir)
 	return n, nil
+}
+
+// addressAdvice adds what else can be done where an address is not free.
+func addressAdvice(err error) error {
+	return fmt.Errorf("%w, set embedded.nats_listen to a free one, or set nats.url to use a server of yours", err)
 }
 
 func splitListen(listen string) (string, int, error) {

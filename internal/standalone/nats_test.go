@@ -105,7 +105,7 @@ func TestNATSPortTakenIsSaid(t *testing.T) {
 
 func TestNATSTakesTheGivenPort(t *testing.T) {
 	t.Parallel()
-	port, err := choosePort(0)
+	port, err := awaitPort(t.Context(), quiet(), "127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -136,7 +135,7 @@ func (c cluster) bringUp(ctx context.Context, cfg PostgresConfig, dirs []string,
 	if err != nil {
 		return nil, "", err
 	}
-	proc, port, err := c.serve(ctx, cfg.Port)
+	proc, port, err := c.serve(ctx, cfg.Log, cfg.Port)
 	if err != nil {
 		return nil, "", err
 	}
@@ -208,26 +207,21 @@ func cacheDir(a *account, dir, home string) (string, error) {
 	return dir, a.open(dir)
 }
 
-// errPortTaken says that another program listens where the server should.
-var errPortTaken = errors.New("another program has this port")
-
 // serve starts the server and returns it with its port.
-func (c cluster) serve(ctx context.Context, port int) (*process, int, error) {
+func (c cluster) serve(ctx context.Context, log *slog.Logger, port int) (*process, int, error) {
 	// A server that was killed can leave children which hold its shared
 	// memory until they notice.
 	limit := time.Now().Add(10 * time.Second)
 	for {
-		chosen, err := choosePort(port)
+		chosen, err := awaitPort(ctx, log, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), portPatience)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, portAdvice(err)
 		}
 		proc, err := c.start(ctx, chosen)
-		retry := errors.Is(err, errMemoryHeld) || errors.Is(err, errPortTaken) && port == 0
+		// A port that somebody took since it was free is looked at again.
+		retry := errors.Is(err, errMemoryHeld) || errors.Is(err, errPortTaken)
 		if !retry || time.Now().After(limit) {
-			if errors.Is(err, errPortTaken) {
-				err = takenPort(chosen)
-			}
-			return proc, chosen, err
+			return proc, chosen, portAdvice(err)
 		}
 		if _, err := poll(ctx, 20*pollEvery, func() bool { return false }); err != nil {
 			return nil, 0, err
@@ -235,25 +229,12 @@ func (c cluster) serve(ctx context.Context, port int) (*process, int, error) {
 	}
 }
 
-// choosePort finds a port, or sees that the given one is free. Another program
-// may take it before the server does, which then says so.
-func choosePort(port int) (int, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return 0, takenPort(port)
+// portAdvice adds what else can be done where a port is not free.
+func portAdvice(err error) error {
+	if errors.Is(err, errPortTaken) || errors.Is(err, errPortHeld) {
+		return fmt.Errorf("%w, set embedded.postgres_port to a free one, or set database_url or MUSTER_DATABASE_URL to use a server of yours", err)
 	}
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = l.Close() }() // nothing was sent
-	if addr, ok := l.Addr().(*net.TCPAddr); ok {
-		port = addr.Port
-	}
-	return port, nil
-}
-
-func takenPort(port int) error {
-	return fmt.Errorf("%w, 127.0.0.1:%d: stop it, set embedded.postgres_port to a free one, or set database_url or MUSTER_DATABASE_URL to use a server of yours", errPortTaken, port)
+	return err
 }
 
 // URL connects as the superuser to the database muster. It holds the password.

@@ -232,7 +232,7 @@ func TestPostgresPortTakenIsSaid(t *testing.T) {
 // The path of a Unix socket would not fit.
 func TestPostgresTakesTheGivenPortAndALongPath(t *testing.T) {
 	t.Parallel()
-	port, err := choosePort(0)
+	port, err := awaitPort(t.Context(), quiet(), "127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

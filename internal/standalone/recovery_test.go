@@ -72,7 +72,7 @@ func orphan(t *testing.T, dir string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	c := cluster{account: a, bins: bins, dir: dir, fast: true}
-	port, err := choosePort(0)
+	port, err := awaitPort(t.Context(), quiet(), "127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
