@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -209,12 +211,34 @@ func (c cluster) whyEnded(port int, status error) error {
 	case strings.Contains(log, "shared memory block") && strings.Contains(log, "still in use"):
 		return errMemoryHeld
 	}
-	for line := range strings.Lines(log) {
-		if _, reason, ok := strings.Cut(line, "FATAL:"); ok {
-			return fmt.Errorf("the server ended: %s (its log is %s)", strings.TrimSpace(reason), c.logFile())
-		}
+	return fmt.Errorf("the server ended%s (its log is %s)", howEnded(status, log, c.dir, freeSpace(c.dir)), c.logFile())
+}
+
+// tight is less than a server starts with: a segment of its write-ahead log,
+// and some.
+const tight = 32 << 20
+
+// howEnded is the log's first fault, or how the server ended where it gives
+// none. A log on a full disk stays empty; free is what is left there, in bytes.
+func howEnded(status error, log, dir string, free uint64) string {
+	text := firstFault(log, "FATAL:", "PANIC:")
+	if text == "" {
+		text = fmt.Sprintf(": %v%s", status, lastLine(log))
 	}
-	return fmt.Errorf("the server ended: %w%s (its log is %s)", status, lastLine(log), c.logFile())
+	if free < tight {
+		text += fmt.Sprintf("; %d KiB are free for %s, which is too little: make room there", free>>10, dir)
+	}
+	return text
+}
+
+// freeSpace is how many bytes an ordinary user may still write to the disk of a
+// directory; as many as there can be where that is not known.
+func freeSpace(dir string) uint64 {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return math.MaxUint64
+	}
+	return uint64(fs.Bavail) * uint64(fs.Bsize)
 }
 
 // ensureDatabase makes the database where it is missing and returns its URL.

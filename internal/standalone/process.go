@@ -60,29 +60,31 @@ func runTool(cmd *exec.Cmd) (string, error) {
 	dieWith(cmd.SysProcAttr, syscall.SIGKILL)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return string(out), fmt.Errorf("%s: %w%s", filepath.Base(cmd.Path), err, firstFault(string(out)))
+		fault := firstFault(string(out), "FATAL:", "PANIC:", "error:")
+		if fault == "" {
+			fault = lastLine(string(out))
+		}
+		return string(out), fmt.Errorf("%s: %w%s", filepath.Base(cmd.Path), err, fault)
 	}
 	return string(out), nil
 }
 
-// firstFault is what a tool complained of first: what it says last may be no
-// more than how it tidied up.
-func firstFault(out string) string {
+// firstFault is what a program complained of first, which is what follows one of
+// the marks, with its hint: what it says last may be no more than how it tidied
+// up. Empty: it did not complain.
+func firstFault(out string, marks ...string) string {
 	fault := ""
 	for line := range strings.Lines(out) {
 		if _, hint, ok := strings.Cut(line, "HINT:"); ok && fault != "" {
 			return fault + ": " + strings.TrimSpace(hint)
 		}
-		for _, mark := range []string{"FATAL:", "PANIC:", "error:"} {
+		for _, mark := range marks {
 			if _, text, ok := strings.Cut(line, mark); ok && fault == "" {
 				fault = ": " + strings.TrimSpace(text)
 			}
 		}
 	}
-	if fault != "" {
-		return fault
-	}
-	return lastLine(out)
+	return fault
 }
 
 func lastLine(out string) string {
