@@ -24,6 +24,7 @@ type whole[W, T any] struct {
 	read  func(*W) (T, error)
 	id    func(T) int64
 	kept  *pagesKept[T] // nil: no page is
+	most  int           // elements that GitHub shows, however many there are; 0: all
 }
 
 // pagesKept are pages of listings as they were, with their validators: asked for
@@ -71,18 +72,33 @@ func (k *pagesKept[T]) put(path string, p pageKept[T]) {
 // something came or went between them, are walked once more. What is wrong then
 // is an error, and never fewer elements.
 func (l whole[W, T]) list(ctx context.Context, c *Client) (all []T, charged int, err error) {
-	all, bad, err := l.walk(ctx, c, &charged)
-	if err == nil && bad != "" {
-		l.kept = nil // validators may be what is wrong
-		all, bad, err = l.walk(ctx, c, &charged)
-	}
-	if err == nil && bad != "" {
-		err = l.operation(1).malformed(http.StatusOK, "the pages do not add up, twice in a row: "+bad)
+	all, lacks, charged, err := l.shown(ctx, c)
+	if err == nil && lacks != "" {
+		err = l.operation(1).malformed(http.StatusOK, lacks)
 	}
 	if err != nil {
 		return nil, charged, err
 	}
 	return all, charged, nil
+}
+
+// shown is list where some elements are better than none: lacks says why they may
+// not be all; empty: they are.
+func (l whole[W, T]) shown(ctx context.Context, c *Client) (all []T, lacks string, charged int, err error) {
+	for range 2 {
+		var total int
+		if all, total, lacks, err = l.walk(ctx, c, &charged); err != nil {
+			return nil, "", charged, err
+		}
+		if l.most > 0 && total > l.most { // however often they are asked for
+			return all, fmt.Sprintf("there are %d, of which no more than %d are shown", total, l.most), charged, nil
+		}
+		if lacks == "" {
+			return all, "", charged, nil
+		}
+		l.kept = nil // validators may be what is wrong
+	}
+	return all, "the pages do not add up, twice in a row: " + lacks, charged, nil
 }
 
 func (l whole[W, T]) operation(page int) operation {
@@ -97,9 +113,9 @@ func (l whole[W, T]) operation(page int) operation {
 }
 
 // walk is one walk over the pages, one after another. bad says why they are no
-// proof of each other; empty: they are.
-func (l whole[W, T]) walk(ctx context.Context, c *Client, charged *int) (all []T, bad string, err error) {
-	total, shown := 0, 0
+// proof of each other; empty: they are. Total is the greatest that a page tells.
+func (l whole[W, T]) walk(ctx context.Context, c *Client, charged *int) (all []T, total int, bad string, err error) {
+	first, shown := 0, 0
 	for number := 1; number <= maxPages; number++ {
 		o := l.operation(number)
 		before := l.kept.get(scopePath(l.scope) + o.path)
@@ -110,26 +126,28 @@ func (l whole[W, T]) walk(ctx context.Context, c *Client, charged *int) (all []T
 			*charged++
 		}
 		if err != nil {
-			return nil, "", err
+			return nil, 0, "", err
 		}
 		l.kept.put(scopePath(l.scope)+o.path, p.page)
 		if number == 1 {
-			total = p.page.total
+			first = p.page.total
 		}
-		if p.page.total != total {
-			return nil, fmt.Sprintf("total_count is %d on page 1 and %d on page %d", total, p.page.total, number), nil
+		if p.page.total != first && bad == "" {
+			bad = fmt.Sprintf("total_count is %d on page 1 and %d on page %d", first, p.page.total, number)
 		}
+		total = max(total, p.page.total)
 		all, shown = append(all, p.page.found...), shown+len(p.page.found)
-		if shown >= total || len(p.page.found) == 0 {
+		beyond := l.most > 0 && total > l.most
+		if bad != "" && !beyond || beyond && shown >= l.most || shown >= total || len(p.page.found) == 0 {
 			break
 		}
 	}
 	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(l.id(a), l.id(b)) })
 	all = slices.CompactFunc(all, func(a, b T) bool { return l.id(a) == l.id(b) })
-	if len(all) != total {
-		return nil, fmt.Sprintf("%d are shown where total_count says %d", len(all), total), nil
+	if bad == "" && len(all) != total {
+		bad = fmt.Sprintf("%d are shown where total_count says %d", len(all), total)
 	}
-	return all, "", nil
+	return all, total, bad, nil
 }
 
 // wholePage takes the answer that one page is.

@@ -23,25 +23,45 @@ type wireWorkflowRun struct {
 	Status string `json:"status"`
 }
 
-// WorkflowRuns lists the runs of a repository that are in a state: all of them
-// or, with an error, none. GitHub lists the newest thousand and no more; where
-// there are others that is fleet.ErrMalformed. Charged is how many requests it took of
-// the hour's: a list that is as it was takes none.
-func (c *Client) WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (runs []WorkflowRun, charged int, err error) {
-	return whole[wireWorkflowRun, WorkflowRun]{
-		op: OpWorkflowRuns, scope: repo, path: "actions/runs?status=" + string(state), of: "workflow_runs",
+// WorkflowRuns is a listing of the runs of a repository in a state.
+type WorkflowRuns struct {
+	Runs []WorkflowRun // those that are not over
+	// Lacks says why there may be others; empty: these are all.
+	Lacks string
+}
+
+// mostRuns is how many runs in one state GitHub lists: the newest.
+const mostRuns = 1000
+
+// WorkflowRuns lists the runs of a repository that are in a state. GitHub's index
+// of states lags: a run that has moved on stands in the list with the state that
+// it is in by now, and is taken as what it says it is. A server that does not heed
+// the state lists all there are, which is as good where it is not more than can be
+// listed. Charged is how many requests it took of the hour's: a list that is as it
+// was takes none.
+func (c *Client) WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (list WorkflowRuns, charged int, err error) {
+	listed, lacks, charged, err := whole[wireWorkflowRun, WorkflowRun]{
+		op: OpWorkflowRuns, scope: repo, path: "actions/runs?status=" + string(state), of: "workflow_runs", most: mostRuns,
 		read: func(w *wireWorkflowRun) (WorkflowRun, error) {
 			switch {
 			case w.ID <= 0:
 				return WorkflowRun{}, errors.New("a run has no id")
-			case w.Status != string(state):
-				return WorkflowRun{}, fmt.Errorf("run %d is not %s: the server does not heed the status", w.ID, state)
+			case w.Status == "":
+				return WorkflowRun{}, fmt.Errorf("run %d has no status", w.ID)
 			}
-			return WorkflowRun{w.ID, state}, nil
+			return WorkflowRun{w.ID, fleet.WorkflowJobState(w.Status)}, nil
 		},
 		id:   func(r WorkflowRun) int64 { return r.ID },
 		kept: &c.runs,
-	}.list(ctx, c)
+	}.shown(ctx, c)
+	if err != nil {
+		return WorkflowRuns{}, charged, err
+	}
+	open := slices.DeleteFunc(listed, func(r WorkflowRun) bool { return r.State == fleet.WorkflowJobCompleted })
+	if lacks != "" {
+		lacks = fmt.Sprintf("list the %s runs of %s: %s", state, repo, lacks)
+	}
+	return WorkflowRuns{open, lacks}, charged, nil
 }
 
 // WorkflowJobs lists the workflow jobs of a run, or those of its newest attempt:

@@ -26,9 +26,10 @@ func (g teller) hides(of map[int64]bool, id int64) bool {
 	return of[id]
 }
 
-func (g teller) WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) ([]github.WorkflowRun, int, error) {
-	runs, charged, err := g.Client.WorkflowRuns(ctx, repo, state)
-	return slices.DeleteFunc(runs, func(r github.WorkflowRun) bool { return g.hides(g.w.jobs.hiddenRuns, r.ID) }), charged, err
+func (g teller) WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (github.WorkflowRuns, int, error) {
+	list, charged, err := g.Client.WorkflowRuns(ctx, repo, state)
+	list.Runs = slices.DeleteFunc(list.Runs, func(r github.WorkflowRun) bool { return g.hides(g.w.jobs.hiddenRuns, r.ID) })
+	return list, charged, err
 }
 
 func (g teller) WorkflowJobs(ctx context.Context, repo fleet.Scope, run int64, of github.WorkflowAttempts) ([]fleet.WorkflowJob, int, error) {

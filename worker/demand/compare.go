@@ -14,8 +14,9 @@ import (
 )
 
 // compare compares the workflow jobs of one repository. It reports whether that
-// came to its end.
-func (p *part) compare(ctx context.Context, repository string) (done bool, err error) {
+// came to its end. GitHub is asked until asking ends; what it had told by then is
+// learnt all the same.
+func (p *part) compare(ctx, asking context.Context, repository string) (done bool, err error) {
 	at, err := p.Now(ctx)
 	if err != nil {
 		return false, err
@@ -25,11 +26,11 @@ func (p *part) compare(ctx context.Context, repository string) (done bool, err e
 		p.fail(fmt.Errorf("compare the workflow jobs of %s: %w", repository, err))
 		return false, nil
 	}
-	told, err := p.open(ctx, repo)
+	told, err := p.open(asking, repo)
+	if err := p.learn(ctx, told); err != nil {
+		return false, err
+	}
 	if err == nil {
-		if err := p.learn(ctx, told); err != nil {
-			return false, err
-		}
 		var left map[int64]fleet.WorkflowJob
 		if left, err = p.DB.OpenJobsOf(ctx, p.target.Name, repository, at); err != nil {
 			return false, err
@@ -37,13 +38,13 @@ func (p *part) compare(ctx context.Context, repository string) (done bool, err e
 		maps.DeleteFunc(left, func(id int64, _ fleet.WorkflowJob) bool { _, shown := told[id]; return shown })
 		var ends map[int64]fleet.WorkflowJob
 		var gone []fleet.WorkflowJob
-		ends, gone, err = p.reread(ctx, repo, left)
+		ends, gone, err = p.reread(asking, repo, left)
 		if err := errors.Join(p.learn(ctx, ends), p.forget(ctx, gone)); err != nil {
 			return false, err
 		}
 	}
 	switch {
-	case errors.Is(err, errSpent), err != nil && ctx.Err() != nil:
+	case errors.Is(err, errSpent), err != nil && asking.Err() != nil:
 		return false, nil // the rest of it has its turn in another part
 	case err != nil:
 		if errors.Is(err, fleet.ErrNotFound) {
@@ -56,9 +57,11 @@ func (p *part) compare(ctx context.Context, repository string) (done bool, err e
 	return err == nil, err
 }
 
-// open lists the workflow jobs of all runs that are not over, by id.
+// open lists the workflow jobs of all runs that are not over, by id. With an error
+// they are those that were shown: they are there, and there may be others.
 func (p *part) open(ctx context.Context, repo fleet.Scope) (map[int64]fleet.WorkflowJob, error) {
 	runs := map[int64]bool{}
+	var lacks error
 	// In this order: a run that begins in between is in the second list.
 	for _, state := range []fleet.WorkflowJobState{fleet.WorkflowJobQueued, fleet.WorkflowJobInProgress} {
 		listed, charged, err := p.target.GitHub.WorkflowRuns(ctx, repo, state)
@@ -66,7 +69,10 @@ func (p *part) open(ctx context.Context, repo fleet.Scope) (map[int64]fleet.Work
 		if err != nil {
 			return nil, err
 		}
-		for _, run := range listed {
+		if listed.Lacks != "" && lacks == nil {
+			lacks = lacking(listed.Lacks)
+		}
+		for _, run := range listed.Runs {
 			runs[run.ID] = true
 		}
 	}
@@ -75,14 +81,20 @@ func (p *part) open(ctx context.Context, repo fleet.Scope) (map[int64]fleet.Work
 		jobs, charged, err := p.target.GitHub.WorkflowJobs(ctx, repo, run, github.LatestAttempt)
 		p.calls += charged
 		if err != nil && !errors.Is(err, fleet.ErrNotFound) { // it was deleted since
-			return nil, err
+			return all, err
 		}
 		for _, j := range jobs {
 			all[j.ID] = j
 		}
 	}
-	return all, nil
+	return all, lacks
 }
+
+// lacking says why what was listed may not be all. GitHub has answered: it is no
+// fault of its.
+type lacking string
+
+func (l lacking) Error() string { return string(l) }
 
 // errSpent says that a part has asked enough.
 var errSpent = errors.New("no requests are left for this part")

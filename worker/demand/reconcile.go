@@ -60,11 +60,12 @@ type Compared struct {
 	Pools bool
 }
 
-// teller is what a comparison asks of GitHub. Listings are whole or an error.
+// teller is what a comparison asks of GitHub. Listings are whole, say what they
+// lack, or are an error.
 type teller interface {
 	Repositories(ctx context.Context, org fleet.Scope) ([]github.Repository, error)
 	RunnerGroups(ctx context.Context, scope fleet.Scope) (groups []fleet.RunnerGroup, charged int, err error)
-	WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (runs []github.WorkflowRun, charged int, err error)
+	WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (list github.WorkflowRuns, charged int, err error)
 	WorkflowJobs(ctx context.Context, repo fleet.Scope, run int64, attempts github.WorkflowAttempts) (jobs []fleet.WorkflowJob, charged int, err error)
 	WorkflowJob(ctx context.Context, repo fleet.Scope, id int64) (fleet.WorkflowJob, error)
 	Limits() github.Limits
@@ -202,7 +203,7 @@ func (p *part) run(ctx context.Context) error {
 		if p.over || p.spent() >= partRoom || asking.Err() != nil {
 			break
 		}
-		done, err := p.compare(asking, known.Repository)
+		done, err := p.compare(ctx, asking, known.Repository)
 		if err == nil && !done {
 			err = p.passOver(ctx, known.Repository)
 		}
@@ -274,12 +275,15 @@ func dueNow(r db.KnownRepository, now time.Time) bool {
 	return hot(r, now) || now.Sub(r.ComparedAt) >= coldEvery
 }
 
-// fail notes what GitHub did not answer.
+// fail notes what GitHub did not answer, or not whole.
 func (p *part) fail(err error) {
 	if p.fault == nil {
 		p.fault = err
 	}
-	p.faults++
+	var lacks lacking
+	if !errors.As(err, &lacks) {
+		p.faults++
+	}
 	p.over = p.over || p.faults >= partFaults || errors.Is(err, fleet.ErrUnauthorized) || errors.Is(err, fleet.ErrRateLimited)
 	var refused *github.Error
 	if errors.As(err, &refused) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -316,6 +317,84 @@ func TestAFaultOfGitHubsLeavesDemandUnknownAndNotSmaller(t *testing.T) {
 	o.wantConfidence(fleet.ConfidenceKnown, "")
 	o.pass(11 * time.Minute)
 	o.wantConfidence(fleet.ConfidenceStale, "")
+}
+
+// runsListed is a listing of runs in the place of the simulator's, each in a
+// state.
+func runsListed(total int, states map[int64]string) http.Handler {
+	runs := []string{}
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		runs = append(runs, fmt.Sprintf(`{"id":%d,"status":%q}`, id, states[id]))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page := runs
+		if r.URL.Query().Get("page") != "1" {
+			page = nil
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"total_count":%d,"workflow_runs":[%s]}`, total, strings.Join(page, ","))
+	})
+}
+
+// GitHub's lists by state lag: runs that have moved on stand in them, as what
+// they are by now. They are no fault, and their jobs are read.
+func TestRunsThatMovedOnAreNoFault(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	waits := o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	over := o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	for _, d := range o.events() {
+		o.ok(o.intake.Receive(t.Context(), d))
+	}
+	o.ok(o.sim.FinishJob(over, "success"))
+	o.events() // lost
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}, RunID: o.run(waits)})
+	o.sim.Intercept(func(r *http.Request) http.Handler {
+		if r.URL.Query().Get("status") != "queued" {
+			return nil
+		}
+		return runsListed(2, map[int64]string{o.run(waits): "in_progress", o.run(over): "completed"})
+	})
+	o.reconcile()
+	o.wantTruth()
+	o.wantConfidence(fleet.ConfidenceKnown, "")
+}
+
+// Of more runs than GitHub shows, the jobs of those shown are learnt. That there
+// are others is said, and none is forgotten for not being shown.
+func TestOfTooManyRunsThoseShownAreLearnt(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	hidden := o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	for i := range 3 { // such repositories, which keep no other from its turn
+		o.queue(githubsim.JobSpec{Repository: fmt.Sprint("acme/a", i), Labels: []string{"linux"}})
+	}
+	for _, d := range o.events() {
+		o.ok(o.intake.Receive(t.Context(), d))
+	}
+	shown := map[int64]string{}
+	for range 3 {
+		shown[o.run(o.queue(githubsim.JobSpec{Labels: []string{"linux"}}))] = "queued"
+	}
+	o.events() // lost
+	o.sim.Intercept(func(r *http.Request) http.Handler {
+		switch {
+		case r.URL.Query().Get("status") == "queued" && strings.Contains(r.URL.Path, "/acme/a"):
+			return runsListed(1001, nil)
+		case r.URL.Query().Get("status") == "queued":
+			return runsListed(1001, shown)
+		case strings.Contains(r.URL.Path, fmt.Sprint("/jobs/", hidden)):
+			return http.NotFoundHandler() // it would be forgotten, were it asked for
+		}
+		return nil
+	})
+	o.reconcile()
+	o.wantTruth()
+	o.wantConfidence(fleet.ConfidenceUnknown, "queued runs of repo/acme/a0: there are 1001")
+	o.sim.Intercept(nil)
+	o.reconcile()
+	o.wantTruth()
+	o.wantConfidence(fleet.ConfidenceKnown, "")
 }
 
 // Whoever takes the next part, the others leave it.
