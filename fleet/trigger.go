@@ -91,6 +91,10 @@ const (
 // Counts are the figures a run leaves behind, by a stable key.
 type Counts map[string]int64
 
+// CountNoInventory is the figure of a run that had something to decide on a
+// target which was never synced, and left it: how many pools or policies.
+const CountNoInventory = "no_inventory"
+
 // Run is one trigger being worked on.
 type Run struct {
 	Trigger    Trigger

@@ -200,6 +200,9 @@ func outcome(run fleet.Run) string {
 	for _, key := range keys {
 		line += fmt.Sprintf(" %s=%d", key, run.Counts[key])
 	}
+	if run.Counts[fleet.CountNoInventory] > 0 {
+		line += ": nothing was decided, since there is no inventory yet: muster trigger sync brings one"
+	}
 	if run.Error != "" {
 		line += ": " + printable(run.Error)
 	}

@@ -85,7 +85,7 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, runners *fleetRe
 	if errors.Is(err, fleet.ErrNotFound) {
 		// Never synced: nothing is known, so nothing can be due.
 		e.Log.InfoContext(ctx, "no inventory yet, policy not run", "target", trigger.Name, "policy", p.Name, "trigger", trigger.ID)
-		return nil, nil
+		return fleet.Counts{fleet.CountNoInventory: 1}, nil
 	}
 	if err != nil {
 		return nil, err

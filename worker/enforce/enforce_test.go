@@ -209,8 +209,8 @@ func TestTargetWithoutAnInventoryIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sample("reap"))
 	counts, err := w.enforcer.Handle(w.ctx, trigger())
-	if err != nil || len(counts) != 0 {
-		t.Errorf("Handle = %v, %v, want nothing", counts, err)
+	if err != nil || len(counts) != 1 || counts[fleet.CountNoInventory] != 1 {
+		t.Errorf("Handle = %v, %v, want that one policy found no inventory", counts, err)
 	}
 	w.want("0", `SELECT count(*) FROM api.policies`)
 	elsewhere := trigger()

@@ -54,7 +54,7 @@ func (s *Scaler) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		// Never synced: what is there already is not known, and would be asked
 		// for again.
 		s.Log.InfoContext(ctx, "no inventory yet, pool not decided on", "pool", pool.Name, "target", pool.Target, "trigger", trigger.ID)
-		return nil, nil
+		return fleet.Counts{fleet.CountNoInventory: 1}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("scale pool %s: %w", pool.Name, err)

@@ -79,8 +79,8 @@ func TestNothingIsAskedForWithoutAnInventory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, linux(func(p *fleet.Pool) { p.Min = 5 }))
 	counts, err := w.scaler.Handle(w.ctx, trigger("linux"))
-	if err != nil || counts != nil {
-		t.Errorf("Handle = %v, %v, want nothing", counts, err)
+	if want := (fleet.Counts{fleet.CountNoInventory: 1}); err != nil || !cmp.Equal(counts, want) {
+		t.Errorf("Handle = %v, %v, want %v", counts, err, want)
 	}
 	w.want("none", leases)
 	w.want("0", `SELECT count(*) FROM muster.outbox`)
