@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/muster-fleet/muster/fleet"
 )
 
@@ -48,4 +50,25 @@ func (tx *Tx) SaveFindings(ctx context.Context, target string, kinds []fleet.Fin
 		return fmt.Errorf("store what is wrong with %s: %w", target, translate(err))
 	}
 	return nil
+}
+
+// Findings reads what is wrong with all targets, what was found first first.
+func (db *DB) Findings(ctx context.Context) ([]fleet.Finding, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT kind, target, subject, since, detail
+		FROM muster.finding
+		ORDER BY target, since, kind, subject`)
+	if err == nil {
+		var all []fleet.Finding
+		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.Finding, error) {
+			var f fleet.Finding
+			err := row.Scan(&f.Kind, &f.Target, &f.Subject, &f.Since, &f.Detail)
+			f.Since = f.Since.UTC()
+			return f, err
+		})
+		if err == nil {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("read what is wrong with targets: %w", translate(err))
 }

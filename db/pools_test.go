@@ -264,6 +264,16 @@ func TestFindingsAreThoseOfNow(t *testing.T) {
 	save(t0.Add(time.Hour), gpu, bare)
 	w.want("acme other x 2026-03-01 12:00:00\nacme unlabelled_job acme/widgets 2026-03-01 12:01:00 1\n"+
 		"acme unserved_job gpu 2026-03-01 12:00:00 1\nwidgets unserved_job gpu 2026-03-01 12:00:00", show)
+	read, err := w.db.Findings(w.ctx)
+	want := []fleet.Finding{
+		{Kind: "other", Target: "acme", Subject: "x", Since: t0, Detail: fleet.Evidence{}},
+		{Kind: fleet.FindingUnservedJob, Target: "acme", Subject: "gpu", Since: t0, Detail: fleet.Evidence{"jobs": 1.0}},
+		{Kind: fleet.FindingUnlabelledJob, Target: "acme", Subject: "acme/widgets", Since: t0.Add(time.Minute), Detail: fleet.Evidence{"jobs": 1.0}},
+		{Kind: fleet.FindingUnservedJob, Target: "widgets", Subject: "gpu", Since: t0, Detail: fleet.Evidence{}},
+	}
+	if diff := cmp.Diff(want, read); diff != "" || err != nil {
+		t.Errorf("Findings: %v (-want +got):\n%s", err, diff)
+	}
 	before := w.value(`SELECT string_agg(xmin::text, ' ') FROM muster.finding`)
 	save(t0.Add(time.Hour), gpu, bare)
 	w.want(before, `SELECT string_agg(xmin::text, ' ') FROM muster.finding`)

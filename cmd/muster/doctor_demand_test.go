@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
@@ -74,6 +76,53 @@ func TestDoctorOnEventsAndDemand(t *testing.T) {
 				t.Errorf("%s: %s\n got %q\nwant %q", tt.name, check, have, want)
 			}
 		}
+	}
+}
+
+func TestDoctorOnPools(t *testing.T) {
+	t.Parallel()
+	e, c := wellExamined(t)
+	said := e.judge(c)
+	if text := found(said); text["acme leases"]+text["acme findings"] != "" {
+		t.Errorf("doctor speaks of pools where there are none: %+v", said)
+	}
+	c.pools = []*policies.Pool{{Pool: fleet.Pool{Name: "gpu", Target: "acme"}}, {Pool: fleet.Pool{Name: "linux", Target: "acme"}}}
+	e.record.hearings = map[string]db.Hearing{"acme": {Reconciliation: db.Reconciliation{AsOf: noon}}}
+	e.record.leases = map[string]map[string]db.LeaseCounts{"acme": {"linux": {Expired: 9, Rounds: 1}}}
+	e.record.findings = []fleet.Finding{{Kind: fleet.FindingUnservedJob, Target: "widgets", Subject: "arm"}}
+	said = e.judge(c)
+	for check, want := range map[string]string{"acme leases": "no pool waits in vain for hosts", "acme findings": "none"} {
+		if got, level := found(said)[check], levels(said)[check]; got != want || level != levelOK {
+			t.Errorf("%s: %s %q, want ok %q", check, level, got, want)
+		}
+	}
+
+	e.record.leases["acme"]["linux"] = db.LeaseCounts{Expired: 9, Rounds: 3, LastDeadline: noon}
+	detail := fleet.Evidence{"jobs": 2.0, "hosts": 1.0, "they_lack": "gpu"}
+	e.record.findings = append(e.record.findings,
+		fleet.Finding{Kind: fleet.FindingUnservedJob, Target: "acme", Subject: "arm", Since: noon, Detail: detail},
+		fleet.Finding{Kind: fleet.FindingMislabelledHost, Target: "acme", Subject: "gpu", Since: noon, Detail: detail})
+	var got []string
+	for _, line := range e.judge(c) {
+		if line.Check == "leases" || line.Check == "findings" {
+			got = append(got, string(line.Level)+" "+line.Found+"; "+deref(line.Mend))
+		}
+	}
+	want := []string{
+		"warn hosts of pool linux were asked for 3 times in a row, and none came online: 9 leases ran out, the last at 2026-03-01T12:00:00Z; see what muster.v1.provision.linux sets off, and api.leases for how far its hosts came; boot_deadline may be too short",
+		"warn 2 workflow jobs want arm since 2026-03-01T12:00:00Z, which no pool and no other runner has; correct runs-on in the workflow, or have a pool with these labels",
+		"warn 1 host of pool gpu was registered without gpu: hosts like that count, and take none of its jobs; mend what provisions them",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("doctor (-want +got):\n%s", diff)
+	}
+
+	for range 2 * mostFindings {
+		e.record.findings = append(e.record.findings, e.record.findings[1])
+	}
+	said = e.judge(c)
+	if last := said[len(said)-1]; last.Found != "12 more" || deref(last.Mend) != "see api.findings" {
+		t.Errorf("of many findings doctor says last %+v, want how many more", last)
 	}
 }
 

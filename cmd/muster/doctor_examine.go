@@ -10,6 +10,7 @@ import (
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/worker/scale"
 )
 
 // examineLimit bounds each examination; they run side by side. It leaves room
@@ -38,6 +39,8 @@ type recordExam struct {
 	targets     map[string]db.TargetHealth
 	hearings    map[string]db.Hearing // by target
 	policies    []fleet.PolicyState
+	leases      map[string]map[string]db.LeaseCounts // by target and pool, of those configured
+	findings    []fleet.Finding
 	schemaErr   error
 	contentsErr error // of what follows the schema
 }
@@ -148,11 +151,29 @@ func (r *recordExam) examine(ctx context.Context, c *config) {
 	if r.schema, r.schemaErr = store.Status(ctx); r.schemaErr != nil || len(r.schema.Missing) > 0 {
 		return
 	}
-	var errs [5]error
+	var errs [7]error
 	r.health, errs[0] = store.Health(ctx)
 	r.schedules, errs[1] = store.ScheduleStates(ctx)
 	r.targets, errs[2] = store.TargetHealth(ctx)
 	r.policies, errs[3] = store.PolicyStates(ctx)
 	r.hearings, errs[4] = store.Hearings(ctx)
+	r.findings, errs[5] = store.Findings(ctx)
+	r.leases, errs[6] = leases(ctx, store, c, r.now)
 	r.contentsErr = errors.Join(errs[:]...)
+}
+
+// leases is how the requests for hosts of all pools fare.
+func leases(ctx context.Context, store *db.DB, c *config, now time.Time) (map[string]map[string]db.LeaseCounts, error) {
+	all := map[string]map[string]db.LeaseCounts{}
+	for _, t := range c.targets {
+		pools := scale.Of(c.pools, t.Name)
+		if len(pools) == 0 {
+			continue
+		}
+		var err error
+		if all[t.Name], err = store.LeaseCounts(ctx, t.Name, pools, now); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }

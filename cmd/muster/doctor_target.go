@@ -35,10 +35,12 @@ func (t *targetExam) judge(c *config, r *recordExam) []check {
 		h, used := r.targets[t.Name]
 		t.judgeServer(s, h)
 		t.judgeRecord(s, c, h, used, r)
-		pools := len(scale.Of(c.pools, t.Name)) > 0
-		t.judgeEvents(s, pools, h, r)
-		if pools {
+		pools := scale.Of(c.pools, t.Name)
+		t.judgeEvents(s, len(pools) > 0, h, r)
+		if len(pools) > 0 {
 			judgeDemand(s, r.hearings[t.Name].Reconciliation, r.now)
+			judgeLeases(s, pools, r.leases[t.Name])
+			judgeFindings(s, t.Name, r.findings)
 		}
 	}
 	return s.checks

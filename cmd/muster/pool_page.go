@@ -161,7 +161,8 @@ func poolPage(p scale.Preview, leases []fleet.Lease, now time.Time) (string, err
 	if len(p.Findings) > 0 {
 		page.WriteString("\nWhat a person has to mend\n")
 		for _, f := range p.Findings {
-			page.WriteString(bulleted([]string{tellFinding(f)}))
+			found, mend := tellFinding(f)
+			page.WriteString(bulleted([]string{found + "; " + mend}))
 		}
 	}
 	return page.String(), nil

@@ -79,34 +79,40 @@ func findingRows(found []fleet.Finding) []findingRow {
 	return rows
 }
 
-// tellFinding is a finding in words.
-func tellFinding(f fleet.Finding) string {
-	since := ""
+// tellFinding is a finding in words, and what mends it.
+func tellFinding(f fleet.Finding) (found, mend string) {
+	subject, since := printable(f.Subject), ""
 	if !f.Since.IsZero() {
 		since = " since " + moment(f.Since)
 	}
 	switch f.Kind {
 	case fleet.FindingMislabelledHost:
-		return fmt.Sprintf("%s registered without %v: hosts like that count, and take none of its jobs; mend what provisions them",
-			counted(f.Detail["hosts"], "host of pool "+printable(f.Subject)+" was", "hosts of pool "+printable(f.Subject)+" were"), f.Detail["they_lack"])
+		hosts := counted(f.Detail["hosts"], "host of pool "+subject+" was", "hosts of pool "+subject+" were")
+		return fmt.Sprintf("%s registered without %v: hosts like that count, and take none of its jobs", hosts, f.Detail["they_lack"]), "mend what provisions them"
 	case fleet.FindingUnlabelledJob:
-		return fmt.Sprintf("%s for no label%s, so nobody can tell which hosts would do: write runs-on",
-			counted(f.Detail["jobs"], "workflow job of "+printable(f.Subject)+" asks", "workflow jobs of "+printable(f.Subject)+" ask"), since)
+		jobs := counted(f.Detail["jobs"], "workflow job of "+subject+" asks", "workflow jobs of "+subject+" ask")
+		return fmt.Sprintf("%s for no label%s, so nobody can tell which hosts would do", jobs, since), "write runs-on in the workflow"
 	case fleet.FindingUnservedJob:
+		return tellUnserved(f, counted(f.Detail["jobs"], "workflow job wants ", "workflow jobs want ")+subject+since)
 	}
-	jobs := counted(f.Detail["jobs"], "workflow job wants ", "workflow jobs want ") + printable(f.Subject) + since
+	return fmt.Sprintf("%s: %s%s", f.Kind, subject, since), "see api.findings"
+}
+
+// tellUnserved is what is wrong where jobs want labels.
+func tellUnserved(f fleet.Finding, jobs string) (found, mend string) {
+	repository, _ := f.Detail["repository"].(string)
 	if pool, closed := f.Detail["closed_pool"].(string); closed {
-		return fmt.Sprintf("%s, which pool %s has; its runner groups are closed to %v, whose job waits longest: open one to that repository at GitHub, or have hosts of another group",
-			jobs, pool, f.Detail["repository"])
+		return fmt.Sprintf("%s, which pool %s has; its runner groups are closed to %s, whose job waits longest", jobs, pool, printable(repository)),
+			"open one to that repository at GitHub, or have hosts of another group"
 	}
-	line := jobs + ", which no pool and no other runner has"
-	if repository, ok := f.Detail["repository"].(string); ok && repository != "" {
-		line += ", the first of " + printable(repository)
+	found = jobs + ", which no pool and no other runner has"
+	if repository != "" {
+		found += ", the first of " + printable(repository)
 	}
 	if pool, ok := f.Detail["nearest_pool"].(string); ok {
-		line += fmt.Sprintf("; pool %s lacks only %v", pool, f.Detail["it_lacks"])
+		found += fmt.Sprintf("; pool %s lacks only %v", pool, f.Detail["it_lacks"])
 	}
-	return line
+	return found, "correct runs-on in the workflow, or have a pool with these labels"
 }
 
 // counted is a number with the words that agree with it.

@@ -30,7 +30,11 @@ func TestAFindingIsToldAsItIs(t *testing.T) {
 		{fleet.Finding{Kind: fleet.FindingMislabelledHost, Subject: "linux", Detail: one}, "1 host of pool linux was registered without x64", "1 hosts"},
 		{fleet.Finding{Kind: fleet.FindingUnlabelledJob, Subject: "acme/site", Since: since, Detail: one}, "1 workflow job of acme/site asks for no label since ", "jobs"},
 	} {
-		if got := tellFinding(tt.finding); !strings.Contains(got, tt.has) || strings.Contains(got, tt.lack) {
+		found, mend := tellFinding(tt.finding)
+		if mend == "" {
+			t.Errorf("%q has no mend", found)
+		}
+		if got := found + "; " + mend; !strings.Contains(got, tt.has) || strings.Contains(got, tt.lack) {
 			t.Errorf("%q, want %q in it and not %q", got, tt.has, tt.lack)
 		}
 	}
