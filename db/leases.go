@@ -21,39 +21,70 @@ type LeaseCounts struct {
 	LastDeadline    time.Time // the newest of theirs
 }
 
-const leaseCountQuery = `
+// leaseCountQuery counts the leases in a table.
+func leaseCountQuery(table string) string {
+	return `
 	SELECT p.name, live.n, over.n, over.rounds, over.last
-	FROM unnest($1::text[]) AS p (name)
+	FROM unnest($2::text[]) AS p (name)
 	CROSS JOIN LATERAL (
 		SELECT count(*)
-		FROM muster.lease
-		WHERE pool = p.name AND target = $2 AND state IN ('requested', 'claimed', 'registered')
+		FROM ` + table + `
+		WHERE pool = p.name AND target = $1 AND state IN ('requested', 'claimed', 'registered')
 	) AS live (n)
 	CROSS JOIN LATERAL (
 		SELECT max(online_at)
-		FROM muster.lease
-		WHERE pool = p.name AND target = $2 AND state = 'online'
+		FROM ` + table + `
+		WHERE pool = p.name AND target = $1 AND state = 'online'
 	) AS came (at)
 	CROSS JOIN LATERAL (
 		-- What had been asked for when that host came begins the row.
 		SELECT count(*), coalesce(max(CASE WHEN requested_at <= came.at THEN 1 ELSE attempt END), 0), max(deadline)
-		FROM muster.lease
-		WHERE pool = p.name AND target = $2 AND state = 'expired' AND deadline > greatest($3::timestamptz - interval '1 day', came.at)
+		FROM ` + table + `
+		WHERE pool = p.name AND target = $1 AND state = 'expired' AND deadline > greatest($3::timestamptz - interval '1 day', came.at)
 	) AS over (n, rounds, last)`
+}
+
+// leasesWentQuery finds those of pools of a target whose host came, had its one
+// workflow job and went between two syncs: it was online. The job names it, and a
+// sync that began after that was told does not show it any more.
+const leasesWentQuery = `
+	SELECT DISTINCT ON (l.request_id) l.request_id, nullif(j.runner_id, 0) AS runner_id, coalesce(j.started_at, j.changed_at) AS at
+	FROM muster.lease l
+	JOIN muster.workflow_job j ON j.target = l.target AND j.state = 'completed' AND lower(j.runner_name) = l.host
+		AND j.changed_at >= l.requested_at AND coalesce(j.started_at, j.changed_at) >= l.requested_at
+		-- of a year of jobs those since the oldest request
+		AND j.changed_at >= (
+			SELECT min(requested_at) FROM muster.lease
+			WHERE target = $1 AND pool = ANY($2) AND state IN ('claimed', 'registered'))
+		AND j.changed_at <= (SELECT last_complete_sync_at FROM muster.target WHERE name = $1)
+	WHERE l.target = $1 AND l.pool = ANY($2) AND l.state IN ('claimed', 'registered')
+	ORDER BY l.request_id, at`
+
+// leaseOver says of a lease whose host did not come whether it has run out.
+const leaseOver = `state IN ('requested', 'claimed', 'registered') AND deadline <= $3
+	AND deadline <= (SELECT last_complete_sync_at FROM muster.target WHERE name = $1)`
 
 // LeaseCounts tells how the requests for hosts of pools of a target fare, by
-// name.
+// name. Those that ran out do so with ExpireLeases.
 func (tx *Tx) LeaseCounts(ctx context.Context, target string, pools []string, now time.Time) (map[string]LeaseCounts, error) {
-	return leaseCounts(ctx, tx.tx, target, pools, now)
+	return leaseCounts(ctx, tx.tx, leaseCountQuery("muster.lease"), target, pools, now)
 }
 
-// LeaseCounts is that of Tx.
+// LeaseCounts is that of Tx after ExpireLeases, and changes nothing.
 func (db *DB) LeaseCounts(ctx context.Context, target string, pools []string, now time.Time) (map[string]LeaseCounts, error) {
-	return leaseCounts(ctx, db.pool, target, pools, now)
+	return leaseCounts(ctx, db.pool, `
+	WITH went AS (`+leasesWentQuery+`
+	), lease AS (
+		SELECT pool, target, attempt, requested_at, deadline, coalesce(went.at, online_at) AS online_at,
+			CASE WHEN went.at IS NOT NULL THEN 'online' WHEN `+leaseOver+` THEN 'expired' ELSE state END AS state
+		FROM muster.lease
+		LEFT JOIN went USING (request_id)
+		WHERE target = $1 AND pool = ANY($2)
+	)`+leaseCountQuery("lease"), target, pools, now)
 }
 
-func leaseCounts(ctx context.Context, q querier, target string, pools []string, now time.Time) (map[string]LeaseCounts, error) {
-	rows, err := q.Query(ctx, leaseCountQuery, pools, target, now)
+func leaseCounts(ctx context.Context, q querier, query, target string, pools []string, now time.Time) (map[string]LeaseCounts, error) {
+	rows, err := q.Query(ctx, query, target, pools, now)
 	if err != nil {
 		return nil, fmt.Errorf("count the leases of %s: %w", target, translate(err))
 	}
@@ -94,8 +125,7 @@ func (tx *Tx) AddLeases(ctx context.Context, leases []fleet.Lease) error {
 // by its deadline, and returns how many, by pool. That it was not is what a complete sync has to show which
 // began later: while GitHub cannot be seen, hosts that came online would be
 // asked for a second time. A host that came, had its one workflow job and went
-// between two syncs was online: the job names it, and a sync that began after
-// it was told does not show it any more.
+// between two syncs was online.
 //
 // Those of pools that the target does not have any more end with them: of all but
 // the pools named as others, whose own decision that is.
@@ -104,18 +134,7 @@ func (tx *Tx) ExpireLeases(ctx context.Context, target string, pools, others []s
 		UPDATE muster.lease l
 		SET state = 'online', runner_id = coalesce(went.runner_id, l.runner_id),
 			registered_at = coalesce(l.registered_at, went.at), online_at = went.at
-		FROM (
-			SELECT DISTINCT ON (l.request_id) l.request_id, nullif(j.runner_id, 0) AS runner_id, coalesce(j.started_at, j.changed_at) AS at
-			FROM muster.lease l
-			JOIN muster.workflow_job j ON j.target = l.target AND j.state = 'completed' AND lower(j.runner_name) = l.host
-				AND j.changed_at >= l.requested_at AND coalesce(j.started_at, j.changed_at) >= l.requested_at
-				-- of a year of jobs those since the oldest request
-				AND j.changed_at >= (
-					SELECT min(requested_at) FROM muster.lease
-					WHERE target = $1 AND pool = ANY($2) AND state IN ('claimed', 'registered'))
-				AND j.changed_at <= (SELECT last_complete_sync_at FROM muster.target WHERE name = $1)
-			WHERE l.target = $1 AND l.pool = ANY($2) AND l.state IN ('claimed', 'registered')
-			ORDER BY l.request_id, at
+		FROM (`+leasesWentQuery+`
 		) went
 		WHERE l.request_id = went.request_id`, target, pools)
 	if err != nil {
@@ -124,8 +143,7 @@ func (tx *Tx) ExpireLeases(ctx context.Context, target string, pools, others []s
 	rows, err := tx.tx.Query(ctx, `
 		UPDATE muster.lease
 		SET state = 'expired'
-		WHERE target = $1 AND pool <> ALL(coalesce($2::text[], '{}')) AND state IN ('requested', 'claimed', 'registered') AND deadline <= $3
-			AND deadline <= (SELECT last_complete_sync_at FROM muster.target WHERE name = $1)
+		WHERE target = $1 AND pool <> ALL(coalesce($2::text[], '{}')) AND `+leaseOver+`
 		RETURNING pool`, target, others, now)
 	if err != nil {
 		return nil, fmt.Errorf("end the leases of %s: %w", target, translate(err))

@@ -209,10 +209,44 @@ func TestHostsThatNoSyncSawAreKnownByTheirJobs(t *testing.T) {
 	w.want("claimed 1 2", leases) // it may still be there
 	w.pass(time.Minute)
 	w.sync(nobody)
-	w.scale()
+	w.scaleAsPlanned()
 	w.want("claimed 1 1, online 1 1, requested 1 1", leases)
 	w.wantPool(2, 0, 1, 3, 0)
 	w.want(host+" 77", `SELECT concat_ws(' ', host, runner_id) FROM api.leases WHERE state = 'online'`)
+}
+
+// A plan says what a decision would say, which ends requests that are due first.
+func TestAPlanCountsRequestsThatAreDueAsExpired(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, linux(func(p *fleet.Pool) { p.Max = 4 }))
+	w.sync(everybody)
+	w.queue(4, "linux")
+	w.scaleAsPlanned()
+	w.pass(10 * time.Minute)
+	w.scaleAsPlanned()
+	w.wantPool(4, 0, 4, 4, 0) // no sync has shown yet that they did not come
+	w.sync(nobody)
+	w.scaleAsPlanned()
+	w.wantPool(4, 0, 0, 4, 4)
+	w.pass(time.Minute)
+	w.scaleAsPlanned()
+	w.want("expired 1 4, requested 2 4", leases)
+}
+
+// scaleAsPlanned decides on the pool linux, and compares that with what a plan
+// says right before, which changes nothing.
+func (w *world) scaleAsPlanned() {
+	w.Helper()
+	before := w.value(leases)
+	p, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, w.clock())
+	w.ok(err)
+	w.want(before, leases)
+	w.scale()
+	got, err := w.db.PoolState(w.ctx, "linux")
+	w.ok(err)
+	if diff := cmp.Diff(scale.RowOf(got), scale.RowOf(p.State)); diff != "" {
+		w.Errorf("(-decision +plan before it):\n%s", diff)
+	}
 }
 
 // While GitHub cannot be seen, what was asked for counts as there.
