@@ -105,6 +105,12 @@ func (w *world) handOut() {
 		if w.jobs == nil || w.jobs.abreast {
 			n = min(rapid.IntRange(1, 3).Draw(w.T, "at once"), len(due))
 		}
+		if n > 1 && due[0].Job == fleet.JobScale {
+			// Decisions on one pool together: at its maximum they are a race.
+			like := func(e *errand) bool { return e.Job == due[0].Job && e.Name == due[0].Name }
+			due = slices.Concat(
+				slices.DeleteFunc(slices.Clone(due), func(e *errand) bool { return !like(e) }), slices.DeleteFunc(slices.Clone(due), like))
+		}
 		batch := due[:n:n]
 		due = due[n:]
 		if batch[0].Job != "" && (w.jobs == nil || w.jobs.abreast) && w.oneIn(6, "delivered twice") {

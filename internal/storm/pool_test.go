@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
@@ -188,11 +189,32 @@ func (w *world) calmPools() {
 	}
 	w.wantSizes("while nobody waits")
 	for _, p := range w.pools {
-		for range anyOf(w, "queued in the calm", 2, p.Max, p.Max+2) {
+		for range anyOf(w, "queued in the calm", p.Max+2, p.Max, 2) {
 			w.queueJob(p)
 		}
 	}
 	w.wantSizes("while workflow jobs wait")
+}
+
+// decideTogether has replicas decide on all pools at once, four times on each.
+func (w *world) decideTogether() {
+	var g errgroup.Group
+	for _, p := range w.pools {
+		for i := range 4 {
+			r := w.replicas[i%len(w.replicas)]
+			g.Go(func() error {
+				d := r.handle(fleet.Trigger{ID: uuid.NewString(), Job: fleet.JobScale, Name: p.Name, Source: fleet.SourceCLI})
+				if d.done || d.pause > 0 {
+					return nil
+				}
+				return fmt.Errorf("%v on %s: %w", r, p.Name, d.err)
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		w.Fatalf("all at once in the calm: %v", err)
+	}
+	w.wantWithinMax()
 }
 
 // sizeWanted is the size that is right for a pool.
@@ -218,9 +240,14 @@ func (w *world) sizesRight() bool {
 const longestResize = 90 * time.Minute
 
 func (w *world) wantSizes(when string) {
+	together := false
 	for since := w.clock.now(); w.clock.now().Sub(since) < longestResize && !w.sizesRight(); {
 		w.pass(cycle)
 		w.compareAll()
+		if !together {
+			w.decideTogether()
+			together = true
+		}
 		w.syncAll()
 		w.handleCollected()
 		for _, p := range w.pools {
