@@ -101,20 +101,23 @@ const keepDeliveries = 8 * 24 * time.Hour
 // keepReplicas is far longer than one that is alive can be silent.
 const keepReplicas = time.Hour
 
-// keepFindings is how long what is wrong with a target stands that nobody looks
-// at any more: whoever decides on its pools does so every few minutes.
-const keepFindings = 24 * time.Hour
+// keepUndecided is how long a pool stands that the configuration does not have
+// and nobody decides on, and what is wrong with a target whose pools nobody decides
+// on: whoever has them configured does so every few minutes, and replicas may differ
+// for as long as a change takes to reach them all.
+const keepUndecided = 24 * time.Hour
 
 // Housekeep deletes what happened before then: ticks, runs, syncs, decisions,
 // settled actions and token requests, history, runners removed, and what was
 // remembered of schedules and policies that are not in use any more; workflow
 // jobs that nothing new was heard of since then, hosts that were silent, holds
-// that ended, leases, and pools that nobody decides on, whose findings go after a
-// day.
+// that ended, and leases. Pools that nobody decides on and that are not among those
+// configured, by name, go after a day, and so do findings of targets without any that
+// somebody decides on.
 // Deliveries go once GitHub cannot repeat them any more, and its pauses once they
 // are over; replicas that were killed, after an hour. The audit trail has a
 // retention of its own. It returns how many rows went from where.
-func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time) (fleet.Counts, error) {
+func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time, configured []string) (fleet.Counts, error) {
 	counts := fleet.Counts{}
 	for _, q := range []struct{ what, sql string }{
 		{"ticks", `DELETE FROM muster.tick t WHERE tick_at < $1
@@ -157,12 +160,11 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time) (fleet.Count
 			WHERE NOT EXISTS (SELECT FROM muster.reconciliation c WHERE c.target = g.target AND c.due_at >= $1)`},
 		{"comparisons", `DELETE FROM muster.reconciliation WHERE due_at < $1`},
 		{"hooks", `DELETE FROM muster.hook WHERE heard_at < $1`},
-		// Of pools that are not configured any more.
-		{"pools", `DELETE FROM muster.pool WHERE decided_at < $1`},
+		{"pools", `DELETE FROM muster.pool WHERE decided_at < $1 AND name <> ALL(coalesce($2::text[], '{}'))`},
 		{"findings", `DELETE FROM muster.finding f
 			WHERE NOT EXISTS (SELECT FROM muster.pool p WHERE p.target = f.target AND p.decided_at >= $1)`},
 	} {
-		before := before
+		before, more := before, []any{}
 		switch q.what {
 		case "deliveries":
 			before = now.Add(-keepDeliveries)
@@ -174,12 +176,14 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time) (fleet.Count
 			}
 		case "pauses":
 			before = now
+		case "pools":
+			before, more = now.Add(-keepUndecided), []any{configured}
 		case "findings":
-			before = now.Add(-keepFindings)
+			before = now.Add(-keepUndecided)
 		case "replicas":
 			before = now.Add(-keepReplicas)
 		}
-		tag, err := tx.tx.Exec(ctx, q.sql, before)
+		tag, err := tx.tx.Exec(ctx, q.sql, append([]any{before}, more...)...)
 		if err != nil {
 			return nil, fmt.Errorf("delete old %s: %w", q.what, translate(err))
 		}

@@ -98,8 +98,9 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	w.exec(`INSERT INTO muster.lease (request_id, pool, target, state, attempt, requested_at, deadline)
 		SELECT gen_random_uuid(), 'linux', 'acme', 'expired', 1, at, at FROM unnest($1::timestamptz[]) AS at`, []time.Time{old, young})
 	w.exec(`INSERT INTO muster.pool (name, target, labels, decided_at) VALUES ('gone', 'gone', '{}', $1), ('linux', 'acme', '{}', $2), ('new', 'new', '{}', NULL)`, old, young)
-	// What nobody has looked at for a day may be wrong no more.
-	w.exec(`INSERT INTO muster.pool (name, target, labels, decided_at) VALUES ('left', 'left', '{}', $1), ('arm', 'acme', '{}', $2)`,
+	// What nobody has looked at for a day may be wrong no more. Of replicas whose
+	// configurations differ, one may still decide on what another does not have.
+	w.exec(`INSERT INTO muster.pool (name, target, labels, decided_at) VALUES ('left', 'left', '{}', $1), ('idle', 'idle', '{}', $1), ('arm', 'acme', '{}', $2)`,
 		t0.Add(-24*time.Hour-time.Second), t0.Add(-24*time.Hour))
 	w.exec(`INSERT INTO muster.finding (kind, target, subject, since, detail)
 		VALUES ('unserved_job', 'acme', 'gpu', $1, '{}'), ('unserved_job', 'gone', 'gpu', $1, '{}'), ('unserved_job', 'left', 'gpu', $2, '{}')`, old, t0)
@@ -109,14 +110,14 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	keepHouse := func() {
 		w.tx(func(tx *db.Tx) error {
 			var err error
-			counts, err = tx.Housekeep(w.ctx, t0, before)
+			counts, err = tx.Housekeep(w.ctx, t0, before, []string{"idle", "linux", "new"})
 			return err
 		})
 	}
 	keepHouse()
 	want := fleet.Counts{
 		"ticks": 3, "runs": 5, "schedules": 1, "grace_marks": 1, "syncs": 1, "actions": 1, "decisions": 2, "tokens": 2, "history": 1, "last_decisions": 2, "runners": 1,
-		"workflow_jobs": 1, "hosts": 1, "holds": 1, "deliveries": 1, "pauses": 1, "replicas": 1, "leases": 1, "pools": 1, "findings": 2,
+		"workflow_jobs": 1, "hosts": 1, "holds": 1, "deliveries": 1, "pauses": 1, "replicas": 1, "leases": 1, "pools": 2, "findings": 2,
 		"repositories": 2, "comparisons": 1, "hooks": 1, "runner_groups": 1,
 	}
 	if diff := cmp.Diff(want, counts); diff != "" {
@@ -138,7 +139,7 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	w.want("2 build-01 young", `SELECT concat_ws(' ', (SELECT workflow_job_id FROM muster.workflow_job), (SELECT host FROM muster.host_runner), (SELECT delivery_id FROM muster.delivery))`)
 	w.want("acme/cold acme/new", `SELECT string_agg(repository, ' ' ORDER BY repository) FROM muster.repository`)
 	w.want("acme", `SELECT string_agg(target, ' ') FROM muster.runner_group`)
-	w.want("arm left linux new", `SELECT string_agg(name, ' ' ORDER BY name) FROM muster.pool`)
+	w.want("arm idle linux new", `SELECT string_agg(name, ' ' ORDER BY name) FROM muster.pool`)
 	w.want("acme", `SELECT string_agg(target, ' ') FROM muster.finding`)
 	w.want(trail, `SELECT count(*) FROM audit.event`)
 

@@ -168,7 +168,8 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 			},
 			fleet.JobHousekeep: &housekeep.Housekeeper{
 				Log: s.log, DB: record, Now: now,
-				Keep: func() time.Duration { return s.wiring.Load().config.retain },
+				Keep:  func() time.Duration { return s.wiring.Load().config.retain },
+				Pools: func() []string { return s.wiring.Load().names(fleet.JobScale) },
 			},
 		},
 	}

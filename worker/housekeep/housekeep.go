@@ -14,10 +14,11 @@ import (
 
 // Housekeeper is the housekeep job. All fields are required.
 type Housekeeper struct {
-	Log  *slog.Logger
-	DB   *db.DB
-	Now  func(context.Context) (time.Time, error)
-	Keep func() time.Duration // how long records are kept, as configured now
+	Log   *slog.Logger
+	DB    *db.DB
+	Now   func(context.Context) (time.Time, error)
+	Keep  func() time.Duration // how long records are kept, as configured now
+	Pools func() []string      // names of those configured now
 }
 
 // Handle deletes what is too old, in one transaction with its audit event.
@@ -30,7 +31,7 @@ func (h *Housekeeper) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.
 	var counts fleet.Counts
 	err = h.DB.InTx(ctx, func(tx *db.Tx) error {
 		var err error
-		if counts, err = tx.Housekeep(ctx, now, before); err != nil {
+		if counts, err = tx.Housekeep(ctx, now, before, h.Pools()); err != nil {
 			return err
 		}
 		details := map[string]any{"before": before.UTC().Format(time.RFC3339)}

@@ -24,8 +24,9 @@ var now = time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC)
 func housekeeper(store *db.DB, keep time.Duration) *housekeep.Housekeeper {
 	return &housekeep.Housekeeper{
 		Log: slog.New(slog.DiscardHandler), DB: store,
-		Now:  func(context.Context) (time.Time, error) { return now, nil },
-		Keep: func() time.Duration { return keep },
+		Now:   func(context.Context) (time.Time, error) { return now, nil },
+		Keep:  func() time.Duration { return keep },
+		Pools: func() []string { return nil },
 	}
 }
 
