@@ -16,6 +16,7 @@ type KnownRepository struct {
 	Repository string    // OWNER/REPO
 	HeardAt    time.Time // when something was last told of a workflow job of it; zero: never
 	ComparedAt time.Time // as of when all its workflow jobs were last compared; zero: never
+	Listed     bool      // by GitHub; false: events told of it
 }
 
 // Reconciliation is how far the comparison of a target has come.
@@ -96,8 +97,8 @@ func scanReconciliation(row pgx.Row) (Reconciliation, error) {
 // HearRepositories notes the repositories of which something was told since.
 func (tx *Tx) HearRepositories(ctx context.Context, target string, since time.Time) error {
 	_, err := tx.tx.Exec(ctx, `
-		INSERT INTO muster.repository AS r (target, repository, heard_at)
-		SELECT target, repository, max(changed_at)
+		INSERT INTO muster.repository AS r (target, repository, heard_at, listed)
+		SELECT target, repository, max(changed_at), false
 		FROM muster.workflow_job
 		WHERE target = $1 AND changed_at >= $2 AND repository <> ''
 		GROUP BY target, repository
@@ -120,7 +121,8 @@ func (tx *Tx) ListRepositories(ctx context.Context, target string, listed, publi
 			INSERT INTO muster.repository AS r (target, repository, public)
 			SELECT $1, name, name = ANY (coalesce($3::text[], '{}'))
 			FROM unnest($2::text[]) AS listed (name)
-			ON CONFLICT (target, repository) DO UPDATE SET public = excluded.public WHERE r.public <> excluded.public`,
+			ON CONFLICT (target, repository) DO UPDATE SET public = excluded.public, listed = true, unseen = false
+				WHERE r.public <> excluded.public OR NOT r.listed OR r.unseen`,
 			target, listed, public)
 	}
 	if err != nil {
@@ -155,20 +157,33 @@ func (tx *Tx) PassOverRepository(ctx context.Context, target, repository string,
 	return nil
 }
 
+// LeaveRepository notes that GitHub does not show a repository that it did not list
+// either: it is not known then, until the repositories are listed anew.
+func (tx *Tx) LeaveRepository(ctx context.Context, target, repository string) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE muster.repository
+		SET unseen = true
+		WHERE target = $1 AND repository = $2 AND NOT listed`, target, repository)
+	if err != nil {
+		return fmt.Errorf("note that %s of %s is not seen: %w", repository, target, translate(err))
+	}
+	return nil
+}
+
 // KnownRepositories reads those of a target, the one whose last turn is longest
 // ago first.
 func (tx *Tx) KnownRepositories(ctx context.Context, target string) ([]KnownRepository, error) {
 	rows, err := tx.tx.Query(ctx, `
-		SELECT repository, heard_at, compared_at
+		SELECT repository, heard_at, compared_at, listed
 		FROM muster.repository
-		WHERE target = $1
+		WHERE target = $1 AND NOT unseen
 		ORDER BY greatest(compared_at, tried_at) NULLS FIRST, repository`, target)
 	var all []KnownRepository
 	if err == nil {
 		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (KnownRepository, error) {
 			var r KnownRepository
 			var heard, compared *time.Time
-			err := row.Scan(&r.Repository, &heard, &compared)
+			err := row.Scan(&r.Repository, &heard, &compared, &r.Listed)
 			r.HeardAt, r.ComparedAt = utc(heard), utc(compared)
 			return r, err
 		})

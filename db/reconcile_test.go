@@ -79,7 +79,7 @@ func TestRepositoriesAreThoseListedAndThoseHeardOf(t *testing.T) {
 		all, err = tx.KnownRepositories(w.ctx, "acme")
 		return err
 	})
-	want := []db.KnownRepository{{Repository: "acme/young", HeardAt: t0}, {Repository: "acme/listed", ComparedAt: t0}}
+	want := []db.KnownRepository{{Repository: "acme/young", HeardAt: t0, Listed: true}, {Repository: "acme/listed", ComparedAt: t0, Listed: true}}
 	if diff := cmp.Diff(want, all); diff != "" {
 		t.Errorf("repositories (-want +got):\n%s", diff)
 	}

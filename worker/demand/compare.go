@@ -16,7 +16,12 @@ import (
 // compare compares the workflow jobs of one repository. It reports whether that
 // came to its end. GitHub is asked until asking ends; what it had told by then is
 // learnt all the same.
-func (p *part) compare(ctx, asking context.Context, repository string) (done bool, err error) {
+//
+// An organisation's webhook tells of all its repositories, and the credential may
+// have been given some of them. One that is neither listed nor there for it is left
+// to its events.
+func (p *part) compare(ctx, asking context.Context, known db.KnownRepository) (done bool, err error) {
+	repository := known.Repository
 	at, err := p.Now(ctx)
 	if err != nil {
 		return false, err
@@ -46,6 +51,9 @@ func (p *part) compare(ctx, asking context.Context, repository string) (done boo
 	switch {
 	case errors.Is(err, errSpent), err != nil && asking.Err() != nil:
 		return false, nil // the rest of it has its turn in another part
+	case errors.Is(err, fleet.ErrNotFound) && !known.Listed && p.target.Scope.Kind == fleet.ScopeOrg:
+		err = p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.LeaveRepository(ctx, p.target.Name, repository) })
+		return err == nil, err
 	case err != nil:
 		if errors.Is(err, fleet.ErrNotFound) {
 			p.listed = time.Time{} // it may have gone, or have another name

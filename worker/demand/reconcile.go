@@ -203,7 +203,7 @@ func (p *part) run(ctx context.Context) error {
 		if p.over || p.spent() >= partRoom || asking.Err() != nil {
 			break
 		}
-		done, err := p.compare(ctx, asking, known.Repository)
+		done, err := p.compare(ctx, asking, known)
 		if err == nil && !done {
 			err = p.passOver(ctx, known.Repository)
 		}

@@ -523,7 +523,7 @@ func TestAJobThatIsGoneWantsNobody(t *testing.T) {
 	if diff := cmp.Diff([]string{"9002 queued -", "9003 in_progress -"}, o.rows(which)); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
 	}
-	o.wantConfidence(fleet.ConfidenceUnknown, "runs of repo/acme/hidden: not found")
+	o.wantConfidence(fleet.ConfidenceKnown, "")
 
 	// GitHub was wrong about one: it runs, and its event is the only one to say so.
 	late := strings.ReplaceAll(body(9001, fleet.WorkflowJobInProgress), `"id":9001`, `"id":9001,"run_id":77`)
@@ -531,6 +531,52 @@ func TestAJobThatIsGoneWantsNobody(t *testing.T) {
 	if diff := cmp.Diff([]string{"9001 in_progress -", "9002 queued -", "9003 in_progress -"}, o.rows(which)); diff != "" {
 		t.Errorf("jobs after an event of one that was gone (-want +got):\n%s", diff)
 	}
+}
+
+// An app may be installed on some repositories, and an organisation's webhook tells
+// of all: those that it cannot see are counted by their events, are asked for once
+// each time that repositories are listed, and leave the others known.
+func TestRepositoriesThatTheCredentialDoesNotSeeAreLeftToTheirEvents(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	o.reconcile()
+	asked, away := 0, false
+	o.sim.Intercept(func(r *http.Request) http.Handler {
+		if !strings.Contains(r.URL.Path, "/acme/hidden/") {
+			return nil
+		}
+		if asked++; !away {
+			return nil
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"message":"Not Found"}`)
+		})
+	})
+	for i := range 5 {
+		told := strings.ReplaceAll(body(9001+int64(i), fleet.WorkflowJobQueued), "acme/widgets", "acme/hidden")
+		o.ok(o.intake.Receive(t.Context(), delivery(fmt.Sprint(i), "workflow_job", told, hookSecret)))
+		o.reconcile()
+		o.wantConfidence(fleet.ConfidenceKnown, "")
+		if n := len(o.rows(openJobs)); n != 2+i {
+			t.Errorf("%d open workflow jobs, want %d", n, 2+i)
+		}
+		if asked != 1 {
+			t.Errorf("asked for what is not seen %d times within hours, want once", asked)
+		}
+	}
+	// Once the app is installed there, too, the next listing says so.
+	o.queue(githubsim.JobSpec{Repository: "acme/hidden", Labels: []string{"linux"}})
+	o.events() // lost
+	o.reconcile()
+	o.wantConfidence(fleet.ConfidenceKnown, "")
+	o.wantTruth()
+	// One that is listed and not there is another matter.
+	away = true
+	o.reconcile()
+	o.wantConfidence(fleet.ConfidenceUnknown, "runs of repo/acme/hidden: not found")
 }
 
 // Nobody lists the repositories of an enterprise: until one is heard of, nothing
