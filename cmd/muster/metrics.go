@@ -101,19 +101,20 @@ func buildInfo() prometheus.Collector {
 
 // handler serves the metrics with what the record holds, which is read once
 // per scrape. record gives nil until there is one. What there is, is served
-// also where a part of it cannot be had.
-func (m *metrics) handler(record func() *db.DB) http.Handler {
+// also where a part of it cannot be had. Of pools it is what those that are
+// configured now have.
+func (m *metrics) handler(record func() *db.DB, pools func() []string) http.Handler {
 	return m.handlerReading(func(ctx context.Context) ([]db.Gauge, error) {
 		if record() == nil {
 			return nil, fleet.ErrUnavailable
 		}
 		return record().Gauges(ctx)
-	})
+	}, pools)
 }
 
-func (m *metrics) handlerReading(read func(context.Context) ([]db.Gauge, error)) http.Handler {
+func (m *metrics) handlerReading(read func(context.Context) ([]db.Gauge, error), pools func() []string) http.Handler {
 	held := prometheus.NewRegistry()
-	held.MustRegister(recordGauges{read})
+	held.MustRegister(recordGauges{read, pools})
 	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, held}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
@@ -191,7 +192,8 @@ func (m *metrics) heartbeats(outcome demand.BeatOutcome, n int) {
 
 // recordGauges collects what the record holds.
 type recordGauges struct {
-	read func(context.Context) ([]db.Gauge, error)
+	read  func(context.Context) ([]db.Gauge, error)
+	pools func() []string // names of those configured now
 }
 
 var (
@@ -243,10 +245,15 @@ func (g recordGauges) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	to <- prometheus.MustNewConstMetric(recordUp, prometheus.GaugeValue, 1)
+	configured := map[string]bool{}
+	for _, name := range g.pools() {
+		configured[name] = true
+	}
 	for _, v := range gauges {
 		d := recorded[v.Name]
 		switch {
 		case d == nil:
+		case v.Pool != "" && !configured[v.Pool]: // its row goes a day later
 		case v.Pool != "":
 			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v.Value, v.Target, v.Pool)
 		case v.Policy != "":

@@ -24,7 +24,7 @@ import (
 func scrape(t *testing.T, m *metrics, read func(context.Context) ([]db.Gauge, error)) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	m.handlerReading(read).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.handlerReading(read, func() []string { return []string{"linux"} }).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 200 {
 		t.Fatalf("/metrics = %d %s", w.Code, w.Body)
 	}
@@ -61,9 +61,15 @@ func TestMetricsShowWhatHappened(t *testing.T) {
 			{Name: db.GaugeRunners, Target: "acme", Value: 7},
 			{Name: db.GaugePolicyHalted, Target: "acme", Policy: "reap", Value: 1},
 			{Name: db.GaugeDeadLetters, Value: 2},
+			{Name: db.GaugePoolDesired, Target: "acme", Pool: "linux", Value: 3},
+			{Name: db.GaugePoolDesired, Target: "acme", Pool: "gone", Value: 4},
 		}, nil
 	})
+	if strings.Contains(text, `"gone"`) {
+		t.Error("/metrics shows a pool that is not configured any more")
+	}
 	for _, want := range []string{
+		`muster_pool_desired{pool="linux",target="acme"} 3`,
 		`muster_syncs_total{outcome="complete",reason="shrunk",target="acme"} 1`,
 		`muster_sync_duration_seconds_sum{target="acme"} 2`,
 		`muster_github_events_total{kind="webhook",outcome="folded",target="acme"} 1`,

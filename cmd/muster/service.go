@@ -86,7 +86,7 @@ func (s *service) run(ctx context.Context, hangup <-chan os.Signal) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	health := &web.Server{Log: s.log, Ready: s.ready, Metrics: s.metrics.handler(s.record.Load), Webhooks: s}
+	health := &web.Server{Log: s.log, Ready: s.ready, Metrics: s.metrics.handler(s.record.Load, func() []string { return s.wiring.Load().config.poolNames() }), Webhooks: s}
 	g.Go(func() error { return health.Serve(ctx, listener) })
 	g.Go(func() error { return s.work(ctx, hangup, listener.Addr().String()) })
 	err = g.Wait()
