@@ -117,3 +117,14 @@ func (db *DB) Hearings(ctx context.Context) (map[string]Hearing, error) {
 	}
 	return all, nil
 }
+
+// EventCameSince reports whether an event of a target's workflow jobs came at that
+// moment or later, by webhook or over NATS.
+func (tx *Tx) EventCameSince(ctx context.Context, target string, since time.Time) (bool, error) {
+	var came bool
+	err := tx.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM muster.delivery WHERE target = $1 AND at >= $2)`, target, since).Scan(&came)
+	if err != nil {
+		return false, fmt.Errorf("look for events of %s: %w", target, translate(err))
+	}
+	return came, nil
+}

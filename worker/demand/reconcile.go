@@ -24,8 +24,11 @@ const (
 	partFaults = 3
 	// A repository is compared in every part that there is room in for a week
 	// after something was told of it. All others, of which the events of a
-	// first job would have to be lost, have their turn every few hours.
+	// first job would have to be lost, have their turn every few hours. That rests
+	// on events: where none came for eventsFor, perhaps since the server sends none,
+	// every repository is compared in every part.
 	hotFor    = 7 * 24 * time.Hour
+	eventsFor = 24 * time.Hour
 	coldEvery = 6 * time.Hour
 	listEvery = 6 * time.Hour // how often the repositories of an organisation are listed
 )
@@ -164,6 +167,7 @@ type part struct {
 	fault  error // the first
 	wait   time.Duration
 	over   bool // nothing more is to be asked of GitHub
+	events bool // some came lately
 
 	groupsAt    time.Time // as Reconciliation has it
 	groupsFault string
@@ -179,7 +183,7 @@ func (p *part) run(ctx context.Context) error {
 	}
 	list := p.list(asking)
 	var all []db.KnownRepository
-	err := p.DB.InTx(ctx, func(tx *db.Tx) error {
+	err := p.DB.InTx(ctx, func(tx *db.Tx) (err error) {
 		if err := list(tx); err != nil {
 			return err
 		}
@@ -187,17 +191,20 @@ func (p *part) run(ctx context.Context) error {
 		if longest := p.began.Add(-hotFor); since.Before(longest) {
 			since = longest
 		}
-		err := tx.HearRepositories(ctx, p.target.Name, since)
-		if err == nil {
-			all, err = tx.KnownRepositories(ctx, p.target.Name)
+		if err := tx.HearRepositories(ctx, p.target.Name, since); err != nil {
+			return err
 		}
+		if p.events, err = tx.EventCameSince(ctx, p.target.Name, p.began.Add(-eventsFor)); err != nil {
+			return err
+		}
+		all, err = tx.KnownRepositories(ctx, p.target.Name)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	for _, known := range all {
-		if !dueNow(known, p.began) {
+		if !p.dueNow(known) {
 			continue
 		}
 		if p.over || p.spent() >= partRoom || asking.Err() != nil {
@@ -268,11 +275,14 @@ func (p *part) list(ctx context.Context) func(*db.Tx) error {
 	return func(tx *db.Tx) error { return tx.ListRepositories(ctx, name, names, public, p.began) }
 }
 
-// hot reports whether something was told of a repository lately.
-func hot(r db.KnownRepository, now time.Time) bool { return now.Sub(r.HeardAt) < hotFor }
+// hot reports whether a repository is to be compared in every part: something was
+// told of it lately, or nothing would be.
+func (p *part) hot(r db.KnownRepository) bool {
+	return !p.events || p.began.Sub(r.HeardAt) < hotFor
+}
 
-func dueNow(r db.KnownRepository, now time.Time) bool {
-	return hot(r, now) || now.Sub(r.ComparedAt) >= coldEvery
+func (p *part) dueNow(r db.KnownRepository) bool {
+	return p.hot(r) || p.began.Sub(r.ComparedAt) >= coldEvery
 }
 
 // fail notes what GitHub did not answer, or not whole.
@@ -301,7 +311,7 @@ func (p *part) save(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		next := db.Reconciliation{BeganAt: p.began, ListedAt: p.listed, AsOf: asOf(all, p.began), GroupsAt: p.groupsAt, GroupsFault: p.groupsFault}
+		next := db.Reconciliation{BeganAt: p.began, ListedAt: p.listed, AsOf: p.asOf(all), GroupsAt: p.groupsAt, GroupsFault: p.groupsFault}
 		if p.fault != nil {
 			next.Fault = fleet.CleanText(p.fault.Error(), maxError)
 		}
@@ -313,15 +323,15 @@ func (p *part) save(ctx context.Context) error {
 }
 
 // asOf is when all workflow jobs of these repositories were known, at last; zero:
-// never. It is pure.
-func asOf(all []db.KnownRepository, now time.Time) time.Time {
-	at := now
+// never.
+func (p *part) asOf(all []db.KnownRepository) time.Time {
+	at := p.began
 	for _, r := range all {
 		compared := r.ComparedAt
 		switch {
 		case compared.IsZero():
 			return time.Time{}
-		case !hot(r, now):
+		case !p.hot(r):
 			compared = compared.Add(2 * coldEvery) // within which it had its turn
 		}
 		if compared.Before(at) {

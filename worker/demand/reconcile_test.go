@@ -636,6 +636,48 @@ func TestRepositoriesInWhichNothingHappensAreFree(t *testing.T) {
 	}
 }
 
+// Where no event comes, a repository that was at rest for a week is looked at as
+// often as any: nothing else would tell of its first job. Where events come, that
+// job's own does.
+func TestARepositoryAtRestIsComparedWhereNoEventTellsOfIt(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.ok(o.sim.FinishJob(o.queue(githubsim.JobSpec{Repository: "acme/resting"}), "success"))
+	o.events() // lost, as all here but one
+	o.reconcile()
+	o.pass(8 * 24 * time.Hour)
+	o.reconcile()
+	o.queue(githubsim.JobSpec{Repository: "acme/resting"})
+	o.reconcile()
+	o.wantTruth()
+	o.wantConfidence(fleet.ConfidenceKnown, "")
+
+	o.ok(o.sim.FinishJob(o.sim.Jobs()[1].ID, "success"))
+	o.events()
+	o.pass(8 * 24 * time.Hour)
+	o.queue(githubsim.JobSpec{Repository: "acme/busy"})
+	for _, d := range o.events() {
+		o.ok(o.intake.Receive(t.Context(), d))
+	}
+	o.reconcile()
+	asked := func() int {
+		n := 0
+		for _, e := range o.sim.Log() {
+			if strings.Contains(e.Path, "acme/resting") {
+				n++
+			}
+		}
+		return n
+	}
+	before := asked()
+	o.reconcile()
+	if n := asked() - before; n != 0 {
+		t.Errorf("%d requests for a repository at rest, while events come", n)
+	}
+	o.wantTruth()
+	o.wantConfidence(fleet.ConfidenceKnown, "")
+}
+
 // Two replicas compare and sweep by themselves, once each time.
 func TestReplicasCompareUntilTheyAreStopped(t *testing.T) {
 	t.Parallel()
