@@ -10,30 +10,26 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker/remove"
 )
 
-// counter counts the statements that reach the server, and those among them
-// that hear the witnesses of a fleet.
-type counter struct{ all, fleets atomic.Int64 }
+// counter counts what reaches the server, and the statements among that which
+// hear the witnesses of a fleet.
+type counter struct {
+	dbtest.RoundTrips
+	fleets atomic.Int64
+}
 
-func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
-	c.all.Add(1)
+func (c *counter) TraceQueryStart(ctx context.Context, conn *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
 	if strings.Contains(d.SQL, "FROM muster.host_runner") {
 		c.fleets.Add(1)
 	}
-	return ctx
+	return c.RoundTrips.TraceQueryStart(ctx, conn, d)
 }
-func (*counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (c *counter) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
-	c.all.Add(1)
-	return ctx
-}
-func (*counter) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
 
 // However many runners and policies there are, the runners are read once, and
 // what was decided before is not written again.
@@ -46,7 +42,7 @@ func TestCostOfAPassDoesNotDependOnTheSizeOfTheFleet(t *testing.T) {
 		w := newTracedWorld(t, &statements, tenPolicies(t)...)
 		w.largeFleet(size)
 		run := func() int64 {
-			statements.all.Store(0)
+			before := statements.Count()
 			statements.fleets.Store(0)
 			if counts := w.run(); counts[policies.CountEvaluated] != 10*int64(size) {
 				t.Errorf("%d runners: evaluated %d, want each by ten policies", size, counts[policies.CountEvaluated])
@@ -54,7 +50,7 @@ func TestCostOfAPassDoesNotDependOnTheSizeOfTheFleet(t *testing.T) {
 			if n := statements.fleets.Load(); n != 1 {
 				t.Errorf("%d runners: read %d times for ten policies, want once", size, n)
 			}
-			return statements.all.Load()
+			return statements.Count() - before
 		}
 		rows := func() string {
 			return w.value(`SELECT (SELECT md5(string_agg(d.xmin || ' ' || decision_id, ',' ORDER BY decision_id)) FROM muster.decision d)

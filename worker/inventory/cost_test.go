@@ -1,31 +1,13 @@
 package inventory_test
 
 import (
-	"context"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/github/githubsim"
 )
-
-// counter counts the statements that reach the server.
-type counter struct{ n atomic.Int64 }
-
-func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (c *counter) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*counter) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
 
 // withholdValidators has GitHub send every page in full, until the function
 // returned is called.
@@ -53,13 +35,13 @@ func TestStatementsDoNotDependOnTheSizeOfTheFleet(t *testing.T) {
 	t.Parallel()
 	counts := map[int]statementsOf{}
 	for _, size := range []int{100, 10_000} {
-		var statements counter
+		var statements dbtest.RoundTrips
 		w := newTracedWorld(t, &statements)
 		ids := w.create(size, githubsim.RunnerSpec{Online: true})
 		measure := func(sync func()) int64 {
-			before := statements.n.Load()
+			before := statements.Count()
 			sync()
-			return statements.n.Load() - before
+			return statements.Count() - before
 		}
 		const rows = `SELECT md5(string_agg(r.xmin || ' ' || r.ctid || r::text, ',' ORDER BY runner_id)) FROM muster.runner r`
 		const pages = `SELECT md5(string_agg(p.xmin || ' ' || p.ctid || p::text, ',' ORDER BY number)) FROM muster.page p`

@@ -1,19 +1,17 @@
 package scale_test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/worker/scale"
 )
@@ -84,28 +82,6 @@ func TestAPoolThatShrinksIsLeftToItsOwnRun(t *testing.T) {
 	w.want("down", `SELECT direction FROM muster.pool WHERE name = 'linux'`)
 }
 
-// tally counts round trips to the server.
-type tally struct{ n atomic.Int64 }
-
-func (c *tally) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*tally) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (c *tally) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*tally) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
-
-func (c *tally) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*tally) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (*tally) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
-
 func TestTheCostOfARoundDoesNotDependOnHowManyPoolsItHas(t *testing.T) {
 	t.Parallel()
 	costs := map[int]int64{}
@@ -119,16 +95,16 @@ func TestTheCostOfARoundDoesNotDependOnHowManyPoolsItHas(t *testing.T) {
 		w := newWorld(t, pools...)
 		w.sync(everybody)
 		w.wait(names...)
-		var trips tally
+		var trips dbtest.RoundTrips
 		traced, err := db.OpenTraced(w.ctx, w.url, &trips)
 		w.ok(err)
 		t.Cleanup(traced.Close)
 		w.ok(traced.Ping(w.ctx))
 		w.scaler.DB = traced
-		before := trips.n.Load()
+		before := trips.Count()
 		_, err = w.scaler.Handle(w.ctx, trigger("p0"))
 		w.ok(err)
-		costs[n] = trips.n.Load() - before
+		costs[n] = trips.Count() - before
 		w.want(fmt.Sprint(n), `SELECT count(*) FROM api.leases`)
 		w.want(fmt.Sprint(n-1), `SELECT count(*) FROM muster.run WHERE state = 'done'`)
 	}
