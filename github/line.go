@@ -65,10 +65,11 @@ func (g *governor) enter(ctx context.Context, o operation) (turn, error) {
 	}
 	g.line.join(w)
 	g.dispatch(now)
-	first := w.hold
+	why, spent := w.hold.why, map[Reason]time.Duration{} // why is what it waited for the longest
 	for w.turn == nil && !w.gaveUp && ctx.Err() == nil {
 		waking, cancel := context.WithCancel(ctx)
 		w.wake, w.wakes = cancel, w.hold.until
+		held, since := w.hold.why, now
 		g.mu.Unlock()
 		if w.wakes.IsZero() {
 			<-waking.Done() // whose answer it waits for, or who is before it, sees to that
@@ -78,10 +79,13 @@ func (g *governor) enter(ctx context.Context, o operation) (turn, error) {
 		cancel()
 		g.mu.Lock()
 		now = g.now()
+		if spent[held] += now.Sub(since); spent[held] > spent[why] {
+			why = held
+		}
 		g.dispatch(now)
 	}
 	defer g.mu.Unlock()
-	t := turn{waited: now.Sub(w.since), why: first.why}
+	t := turn{waited: now.Sub(w.since), why: why}
 	if w.turn == nil {
 		g.line.leave(w)
 		g.dispatch(now) // it may have been in the way

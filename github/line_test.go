@@ -357,3 +357,30 @@ func TestReasonsOfWaits(t *testing.T) {
 		}
 	})
 }
+
+// A call that waits for the answer to another, which brings a pause, has waited
+// for the pause.
+func TestAWaitIsToldByWhatTookLongest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGovernor(Config{})
+		g.penalty.imposed(time.Now().Add(time.Second))
+		probe, err := g.enter(t.Context(), minting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got turn
+		done := make(chan error)
+		go func() {
+			var err error
+			got, err = g.enter(t.Context(), minting)
+			done <- err
+		}()
+		synctest.Wait()
+		time.Sleep(200 * time.Millisecond)
+		g.end(probe, refusal(http.StatusTooManyRequests, "Retry-After", "5"))
+		if err := <-done; err != nil || got.why != ReasonPause || got.waited != 5200*time.Millisecond {
+			t.Errorf("waited %s for %q, %v, want 5.2 s for a pause", got.waited, got.why, err)
+		}
+	})
+}
