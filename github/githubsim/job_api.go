@@ -157,15 +157,6 @@ func (s *Sim) pageLinks(r *http.Request, q query, st *scopeState, params url.Val
 		params.Set("page", strconv.Itoa(to))
 		all = append(all, "<"+origin(r)+s.idPath(st)+"/"+q.rest+"?"+params.Encode()+`>; rel="`+rel+`"`)
 	}
-	if page > 1 {
-		add("prev", page-1)
-	}
-	if page < last {
-		add("next", page+1)
-		add("last", last)
-	}
-	if page > 1 {
-		add("first", 1)
-	}
+	eachLink(page, last, add)
 	return strings.Join(all, ", ")
 }

@@ -61,6 +61,12 @@ func (s *Sim) links(r *http.Request, st *scopeState, params url.Values, page, la
 	at += "page="
 	all := make([]string, 0, 4)
 	add := func(rel string, to int) { all = append(all, at+strconv.Itoa(to)+`>; rel="`+rel+`"`) }
+	eachLink(page, last, add)
+	return strings.Join(all, ", ")
+}
+
+// eachLink adds what a page links to, in the order in which GitHub does.
+func eachLink(page, last int, add func(rel string, to int)) {
 	if page > 1 {
 		add("prev", page-1)
 	}
@@ -71,5 +77,4 @@ func (s *Sim) links(r *http.Request, st *scopeState, params url.Values, page, la
 	if page > 1 {
 		add("first", 1)
 	}
-	return strings.Join(all, ", ")
 }
