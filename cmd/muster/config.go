@@ -130,6 +130,9 @@ func (c *config) unknownTarget(name string) string {
 	return fmt.Sprintf("target %q is unknown, there is %s", name, strings.Join(c.targetNames(), ", "))
 }
 
+// localConfig is the configuration in the current directory.
+const localConfig = "muster.yaml"
+
 // systemConfig is where the configuration lies when nobody says otherwise and
 // there is none in the current directory.
 const systemConfig = "/etc/muster/muster.yaml"
@@ -143,7 +146,7 @@ func findConfig(asked string, env func(string) string) (string, error) {
 	if asked != "" {
 		return asked, nil
 	}
-	for _, path := range []string{"muster.yaml", systemConfig} {
+	for _, path := range []string{localConfig, systemConfig} {
 		_, err := os.Stat(path)
 		if err == nil {
 			return path, nil

@@ -11,6 +11,9 @@ import (
 // warnOfBlindness notes targets on which policies wait in vain: those that
 // nothing syncs, and those synced so seldom that no time counts as observed.
 func (r *reader) warnOfBlindness() {
+	if len(r.config.targets) == 0 {
+		r.warn("no target is configured, so that muster looks after no runner: name one under targets")
+	}
 	synced := map[string]scheduler.Schedule{}
 	for _, s := range r.config.schedules {
 		if s.Spec().Job == fleet.JobSync {

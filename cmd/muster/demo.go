@@ -70,7 +70,7 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) error {
 	places := []string{dir}
 	o.Serve = func(ctx context.Context, configFile string, up func(demo.Endpoints)) error {
 		inner := &app{env: isolated(a.env), stdin: a.stdin, stdout: io.Discard, stderr: log, configFlag: configFile, throwaway: true}
-		return inner.serve(ctx, func(e endpoints) {
+		return inner.serve(ctx, false, func(e endpoints) {
 			// For root it may lie elsewhere: in reach of the account that
 			// Postgres works as.
 			places = append(places, e.postgresDir)

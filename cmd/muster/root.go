@@ -133,7 +133,7 @@ Exit status: 0 done, 1 it ran and failed, 2 bad usage or configuration,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.PersistentFlags().StringVar(&a.configFlag, "config", "",
-		"configuration `file` (default: $MUSTER_CONFIG, ./muster.yaml, "+systemConfig+")")
+		"configuration `file` (default: $MUSTER_CONFIG, ./"+localConfig+", "+systemConfig+")")
 	root.AddCommand(a.commands()...)
 	addLater(root)
 	for _, cmd := range root.Commands() {
@@ -179,15 +179,6 @@ func (a *app) commands() []*cobra.Command {
 		a.simulateCommand(),
 		a.versionCommand(),
 	}
-}
-
-// loadAll is the configuration with the secrets of all targets, for serve.
-func (a *app) loadAll() (*config, error) {
-	path, err := findConfig(a.configFlag, a.env)
-	if err != nil {
-		return nil, usage("%w", err)
-	}
-	return loadConfig(path, a.env)
 }
 
 // loadFor is the configuration with the credential of one target, for commands

@@ -91,7 +91,7 @@ grants:
 	a := &app{env: variables(s.env), stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: &log}
 	ctx, stop := context.WithCancel(t.Context())
 	up, ended := make(chan endpoints, 1), make(chan error, 1)
-	go func() { ended <- a.serve(ctx, func(e endpoints) { up <- e }) }()
+	go func() { ended <- a.serve(ctx, false, func(e endpoints) { up <- e }) }()
 	select {
 	case e := <-up:
 		s.http = e.http
