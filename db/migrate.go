@@ -101,6 +101,16 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 	return nil
 }
 
+// Newer is an error where a newer program has migrated the schema: this one does
+// not know what has changed.
+func (s SchemaStatus) Newer() error {
+	if s.Have <= s.Want {
+		return nil
+	}
+	return fmt.Errorf("the schema is newer than this program: it has migration %d, the program knows %d: run the version that migrated it: %w",
+		s.Have, s.Want, fleet.ErrConflict)
+}
+
 // SchemaError says that migrations are missing.
 type SchemaError struct{ Status SchemaStatus }
 

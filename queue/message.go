@@ -17,6 +17,7 @@ const (
 	eventPrefix     = "muster.v1.event."
 	githubPrefix    = "muster.v1.github."
 	hostPrefix      = "muster.v1.host."
+	probeSubject    = "muster.v1.probe"
 	provisionPrefix = "muster.v1.provision."
 	tokenPrefix     = "muster.v1.token."
 	// headerSource is how the command line says that it was it who published.

@@ -134,6 +134,12 @@ func translate(err error) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("jetstream is off there; turn it on in the server's configuration, and for muster's account: %w", err)
 	}
+	if isFull(err) {
+		return fmt.Errorf("the stream is full, or the store of the server: %w: %w", fleet.ErrUnavailable, err)
+	}
+	if hasCode(err, errMessageTooLarge) {
+		return fmt.Errorf("the message is larger than its stream takes: %w", err)
+	}
 	// A server that starts, or looks for a leader, says 503 for a while.
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code == 503 {
 		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, err)

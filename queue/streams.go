@@ -19,6 +19,8 @@ import (
 const (
 	streamTrigger = "MUSTER_TRIGGER"
 	streamEvent   = "MUSTER_EVENT"
+	// streamProbe holds one message, which Probe writes anew each time.
+	streamProbe = "MUSTER_PROBE"
 	// StreamGitHub holds what webhook receivers of other people's have checked
 	// and handed on.
 	StreamGitHub = "MUSTER_GITHUB"
@@ -123,8 +125,22 @@ func (c *Conn) ensureStreams(ctx context.Context) error {
 	if err := c.checkServer(ctx); err != nil {
 		return err
 	}
+	for shrink := 0; ; shrink++ {
+		err := c.ensureAll(ctx, shrink)
+		if err == nil || !lacksRoom(err) {
+			return err
+		}
+		if shrink == maxShrink {
+			return fmt.Errorf("%w: the store has no room for muster's streams: give it %s, by max_file_store of the server or by the limits of muster's account: %w",
+				err, inMiB(wantedStore()), fleet.ErrUnavailable)
+		}
+	}
+}
+
+// ensureAll makes all streams or brings them up to date.
+func (c *Conn) ensureAll(ctx context.Context, shrink int) error {
 	for _, s := range streams {
-		if err := c.ensureStream(ctx, s); err != nil {
+		if err := c.ensureStream(ctx, s, shrink); err != nil {
 			return err
 		}
 	}
@@ -163,7 +179,7 @@ func (c *Conn) Examine(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("nats at %s: look at stream %s: %w", c.where, s.name, c.explain(err))
 		}
-		if is := stream.CachedInfo().Config; !reflect.DeepEqual(is, c.settled(s, is)) {
+		if is := stream.CachedInfo().Config; !reflect.DeepEqual(is, c.settled(s, is, 0)) {
 			return "", fmt.Errorf("nats at %s: stream %s has other settings than muster needs", c.where, s.name)
 		}
 		names = append(names, s.name)
@@ -173,57 +189,93 @@ func (c *Conn) Examine(ctx context.Context) (string, error) {
 
 // streams are those that muster needs, and what it needs of each.
 var streams = []stream{
-	{streamTrigger, func(cfg *jetstream.StreamConfig) {
-		cfg.Description = "what makes muster's jobs run"
-		cfg.Subjects = []string{fleet.TriggerPrefix + ">"}
-		cfg.MaxAge = 24 * time.Hour
-		// Redelivery from the stream is what replays a trigger after a crash:
-		// nobody may take messages out before their time.
-		cfg.DenyDelete, cfg.DenyPurge = true, true
-	}},
-	{StreamGitHub, func(cfg *jetstream.StreamConfig) {
-		cfg.Description = "events of GitHub, from webhook receivers that have checked their signatures"
-		cfg.Subjects = []string{githubPrefix + ">"}
-		cfg.MaxAge = 72 * time.Hour // as long as github.com could send them again
-		cfg.DenyDelete, cfg.DenyPurge = true, true
-	}},
-	{StreamProvision, func(cfg *jetstream.StreamConfig) {
-		cfg.Description = "hosts that muster wants, one message each"
-		cfg.Subjects = []string{provisionPrefix + ">"}
-		// Far longer than a host has to boot: who comes late reads the deadline.
-		cfg.MaxAge = 24 * time.Hour
-		// Each is one host: nobody may take a request out but by its consumer.
-		cfg.DenyDelete, cfg.DenyPurge = true, true
-	}},
-	{streamEvent, func(cfg *jetstream.StreamConfig) {
-		cfg.Description = "what muster tells of the fleet, as CloudEvents"
-		cfg.Subjects = []string{eventPrefix + ">"}
-		cfg.MaxAge = 72 * time.Hour
-	}},
+	{
+		name: streamTrigger, maxMessage: MaxBody, maxBytes: 384 << 20, refuses: true, configure: func(cfg *jetstream.StreamConfig) {
+			cfg.Description = "what makes muster's jobs run"
+			cfg.Subjects = []string{fleet.TriggerPrefix + ">"}
+			cfg.MaxAge = 24 * time.Hour
+			// Redelivery from the stream is what replays a trigger after a crash:
+			// nobody may take messages out before their time.
+			cfg.DenyDelete, cfg.DenyPurge = true, true
+		},
+	},
+	{
+		name: StreamGitHub, maxMessage: 1 << 20, maxBytes: 256 << 20, configure: func(cfg *jetstream.StreamConfig) {
+			cfg.Description = "events of GitHub, from webhook receivers that have checked their signatures"
+			cfg.Subjects = []string{githubPrefix + ">"}
+			cfg.MaxAge = 72 * time.Hour // as long as github.com could send them again
+			cfg.DenyDelete, cfg.DenyPurge = true, true
+		},
+	},
+	{
+		name: StreamProvision, maxMessage: 64 << 10, maxBytes: 64 << 20, refuses: true, configure: func(cfg *jetstream.StreamConfig) {
+			cfg.Description = "hosts that muster wants, one message each"
+			cfg.Subjects = []string{provisionPrefix + ">"}
+			// Far longer than a host has to boot: who comes late reads the deadline.
+			cfg.MaxAge = 24 * time.Hour
+			// Each is one host: nobody may take a request out but by its consumer.
+			cfg.DenyDelete, cfg.DenyPurge = true, true
+		},
+	},
+	{
+		name: streamEvent, maxMessage: 256 << 10, maxBytes: 256 << 20, configure: func(cfg *jetstream.StreamConfig) {
+			cfg.Description = "what muster tells of the fleet, as CloudEvents"
+			cfg.Subjects = []string{eventPrefix + ">"}
+			cfg.MaxAge = 72 * time.Hour
+		},
+	},
+	{
+		name: streamProbe, maxMessage: 1 << 10, maxBytes: 1 << 20, configure: func(cfg *jetstream.StreamConfig) {
+			cfg.Description = "proves every few seconds that this server takes messages"
+			cfg.Subjects = []string{probeSubject}
+			cfg.MaxMsgs = 1
+			cfg.MaxAge = time.Hour
+		},
+	},
 }
 
+// stream is a stream that muster needs.
 type stream struct {
-	name   string
-	settle func(*jetstream.StreamConfig)
+	name       string
+	maxMessage int32 // the largest message with its headers, in bytes
+	// maxBytes is how much of the store the stream reserves, in bytes, where the
+	// store has room for all streams.
+	maxBytes int64
+	// refuses says that a full stream refuses what is new. Otherwise the oldest
+	// messages go: muster has read them long before.
+	refuses   bool
+	configure func(*jetstream.StreamConfig)
 }
 
-// settled is a configuration with what muster needs in it.
-func (c *Conn) settled(s stream, cfg jetstream.StreamConfig) jetstream.StreamConfig {
-	s.settle(&cfg)
+// settled returns a configuration with what muster needs in it. The stream
+// takes 1/2^shrink of the space it would like to have. A size that an operator
+// has set stays.
+func (c *Conn) settled(s stream, cfg jetstream.StreamConfig, shrink int) jetstream.StreamConfig {
+	s.configure(&cfg)
 	// Limits, not WorkQueue: a WorkQueue forgets the ids of acknowledged
 	// messages when the server restarts (nats-server#3272).
 	cfg.Retention = jetstream.LimitsPolicy
 	cfg.Storage = jetstream.FileStorage
 	cfg.Duplicates = dedupeWindow
 	cfg.Replicas = c.replicas
+	if cfg.MaxMsgSize <= 0 || cfg.MaxMsgSize > s.maxMessage {
+		cfg.MaxMsgSize = s.maxMessage
+	}
+	if want := s.maxBytes >> shrink; cfg.MaxBytes <= 0 || cfg.MaxBytes > want && s.isOurSize(cfg.MaxBytes) {
+		cfg.MaxBytes = want
+	}
+	cfg.Discard = jetstream.DiscardOld
+	if s.refuses {
+		cfg.Discard = jetstream.DiscardNew
+	}
 	return cfg
 }
 
-func (c *Conn) ensureStream(ctx context.Context, want stream) error {
+func (c *Conn) ensureStream(ctx context.Context, want stream, shrink int) error {
 	name := want.name
 	stream, err := c.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		cfg := c.settled(want, jetstream.StreamConfig{Name: name})
+		cfg := c.settled(want, jetstream.StreamConfig{Name: name}, shrink)
 		// Several replicas may do this at once: the same configuration twice
 		// is no error.
 		if _, err := c.js.CreateStream(ctx, cfg); err != nil {
@@ -235,7 +287,7 @@ func (c *Conn) ensureStream(ctx context.Context, want stream) error {
 		return fmt.Errorf("look at stream %s: %w", name, c.explain(err))
 	}
 	is := stream.CachedInfo().Config
-	better := c.settled(want, is)
+	better := c.settled(want, is, shrink)
 	if reflect.DeepEqual(is, better) {
 		return nil
 	}

@@ -189,7 +189,7 @@ func TestExamineChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := c.Examine(t.Context())
-	if err != nil || !strings.HasSuffix(found, "streams MUSTER_TRIGGER, MUSTER_GITHUB, MUSTER_PROVISION, MUSTER_EVENT") || !strings.HasPrefix(found, "nats-server 2.") {
+	if err != nil || !strings.HasSuffix(found, "streams MUSTER_TRIGGER, MUSTER_GITHUB, MUSTER_PROVISION, MUSTER_EVENT, MUSTER_PROBE") || !strings.HasPrefix(found, "nats-server 2.") {
 		t.Errorf("Examine = %q, %v", found, err)
 	}
 	js := admin(t, s)

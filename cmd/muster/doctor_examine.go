@@ -42,6 +42,7 @@ type recordExam struct {
 	leases      map[string]map[string]db.LeaseCounts // by target and pool, of those configured
 	findings    []fleet.Finding
 	schemaErr   error
+	writeErr    error // why no row can be written; nil: one was
 	contentsErr error // of what follows the schema
 }
 
@@ -53,6 +54,8 @@ func (r *recordExam) readable() bool {
 type natsExam struct {
 	found string
 	err   error
+	// faults are the parts that take no messages, where the rest is well.
+	faults []error
 }
 
 type targetExam struct {
@@ -122,6 +125,9 @@ func (n *natsExam) examine(ctx context.Context, c *config) {
 	}
 	defer conn.Close()
 	n.found, n.err = conn.Examine(ctx)
+	if n.err == nil {
+		n.faults = conn.Probe(ctx)
+	}
 }
 
 func (r *recordExam) examine(ctx context.Context, c *config) {
@@ -151,6 +157,7 @@ func (r *recordExam) examine(ctx context.Context, c *config) {
 	if r.schema, r.schemaErr = store.Status(ctx); r.schemaErr != nil || len(r.schema.Missing) > 0 {
 		return
 	}
+	r.writeErr = store.ProbeWrite(ctx)
 	var errs [7]error
 	r.health, errs[0] = store.Health(ctx)
 	r.schedules, errs[1] = store.ScheduleStates(ctx)

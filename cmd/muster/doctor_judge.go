@@ -26,16 +26,25 @@ const (
 func (e *examined) judge(c *config) []check {
 	s := &sheet{}
 	e.record.judge(s, c)
-	if e.nats.err != nil {
-		s.add(levelFail, "nats", natsMend(e.nats.err), "%s", oneLine(e.nats.err))
-	} else {
-		s.ok("nats", "%s", e.nats.found)
-	}
+	e.nats.judge(s)
 	all := s.checks
 	for i := range e.targets {
 		all = append(all, e.targets[i].judge(c, &e.record)...)
 	}
 	return all
+}
+
+func (n *natsExam) judge(s *sheet) {
+	if n.err != nil {
+		s.add(levelFail, "nats", natsMend(n.err), "%s", oneLine(n.err))
+		return
+	}
+	for _, fault := range n.faults {
+		s.add(levelFail, "nats", "", "%s", oneLine(fault))
+	}
+	if len(n.faults) == 0 {
+		s.ok("nats", "%s", n.found)
+	}
 }
 
 func natsMend(err error) string {
@@ -68,13 +77,21 @@ func (r *recordExam) judge(s *sheet, c *config) {
 		s.add(levelFail, "schema", "run muster migrate up", "the database lacks migration %s (it has %d of %d)", r.schema.Missing[0], r.schema.Have, r.schema.Want)
 		return
 	}
+	if err := r.schema.Newer(); err != nil {
+		s.add(levelFail, "schema", "", "%s", oneLine(err))
+	}
+	if r.writeErr != nil {
+		s.add(levelFail, postgres, "let it write: is it a standby, is default_transaction_read_only on, or is its disk full?", "%s", oneLine(r.writeErr))
+	}
 	if r.contentsErr != nil {
 		s.unknown(postgres, r.contentsErr)
 		return
 	}
-	if r.asApp {
+	switch {
+	case r.writeErr != nil: // a line tells of it already
+	case r.asApp:
 		s.ok(postgres, "PostgreSQL %s as %s, schema %d of %d", r.health.Server, r.role, r.schema.Have, r.schema.Want)
-	} else {
+	default:
 		s.add(levelWarn, postgres, "let it become muster_app: GRANT muster_app TO "+r.role,
 			"PostgreSQL %s as %s, not as muster_app: the audit trail is protected by triggers alone", r.health.Server, r.role)
 	}

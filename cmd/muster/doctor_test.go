@@ -182,7 +182,7 @@ func TestDoctorInATable(t *testing.T) {
 	for _, text := range []string{
 		"GitHub Enterprise Server 3.1.0, which sends no workflow_job event (3.3 and later do)",
 		"lacks jit, name_filter, runner_groups, ephemeral, version; answers 500 to the deletion of a busy runner",
-		"runners in org/acme: 1\n", "streams MUSTER_TRIGGER, MUSTER_GITHUB, MUSTER_PROVISION, MUSTER_EVENT\n",
+		"runners in org/acme: 1\n", "streams MUSTER_TRIGGER, MUSTER_GITHUB, MUSTER_PROVISION, MUSTER_EVENT, MUSTER_PROBE\n",
 	} {
 		if !strings.Contains(r.stdout, text) {
 			t.Errorf("doctor = %s, want %q in it", r.stdout, text)

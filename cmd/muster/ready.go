@@ -27,9 +27,10 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	} else if err := conn.Ready(); err != nil {
 		add(false, "%v", err)
 	}
-	if record == nil || len(faults) > 0 {
+	if record == nil || conn == nil || len(faults) > 0 {
 		return faults
 	}
+	faults = append(faults, s.prober.found(ctx)...)
 	if !s.serving.Load() {
 		add(false, "muster: still starting, no requests are taken yet")
 	}

@@ -44,7 +44,8 @@ type service struct {
 	throwaway bool
 	metrics   *metrics
 	pauses    *github.Pauses
-	id        string       // of this replica among others
+	id        string // of this replica among others
+	prober    *prober
 	replicas  atomic.Int64 // that share GitHub's limits; 0: not known yet
 	wiring    atomic.Pointer[wiring]
 	refused   atomic.Pointer[string] // why the configuration in the file is not in force; nil: it is
@@ -65,6 +66,9 @@ func newService(log *slog.Logger, c *config, load func() (*config, error)) (*ser
 		return nil, err
 	}
 	s.wiring.Store(w)
+	s.prober = &prober{every: probeEvery, now: time.Now, probe: func(ctx context.Context) []web.Fault {
+		return probeAll(ctx, s.record.Load(), s.conn.Load())
+	}}
 	s.metrics.limits.known = s.limits
 	return s, nil
 }
