@@ -77,6 +77,14 @@ fuzz: ## run each fuzz test for FUZZTIME (60s)
 		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")" || exit 1; \
 	done
 
+# pools joins when it is there.
+MUTATE ?= policies worker/remove worker/token worker/inventory worker/scale
+MUTATEFLAGS ?=
+
+.PHONY: mutate
+mutate: ## show which changes of the code of MUTATE the tests would not notice
+	$(GO) run ./internal/mutate $(MUTATEFLAGS) $(MUTATE)
+
 STORMS ?= 200
 
 .PHONY: storm

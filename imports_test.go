@@ -51,7 +51,9 @@ var rooms = map[string][]string{
 	// A program for developers, which has to run the sync itself, and what it
 	// is compared with, on a server of its own.
 	"internal/sidebyside": {"db", "fleet", "github", "github/githubsim", "internal/standalone", "worker/inventory"},
-	"cmd/muster":          {"*"},
+	// A program for developers: the tests that it runs want Postgres.
+	"internal/mutate": {"internal/standalone"},
+	"cmd/muster":      {"*"},
 }
 
 // job is what any job may import; jobs never import each other.
