@@ -62,7 +62,7 @@ func TestAffordsRemovalKeepsThePace(t *testing.T) {
 		if _, err := gh.Runner(t.Context(), org, id); err != nil {
 			t.Fatal(err)
 		}
-		if err := gh.RemoveRunner(t.Context(), org, id); err != nil {
+		if err := gh.RemoveRunner(t.Context(), org, id, nil); err != nil {
 			t.Fatal(err)
 		}
 		deleted++

@@ -77,7 +77,7 @@ func TestAnAppWithoutATokenSaysWhy(t *testing.T) {
 		gh := client(t, s.api, func(c *github.Config) { c.Token, c.Refused = a.Token, a.Refused })
 		_, err := gh.Runner(t.Context(), org, 7)
 		for name, err := range map[string]error{
-			"get": err, "access": gh.CanList(t.Context(), org), "delete": gh.RemoveRunner(t.Context(), org, 7),
+			"get": err, "access": gh.CanList(t.Context(), org), "delete": gh.RemoveRunner(t.Context(), org, 7, nil),
 		} {
 			wantKind(t, tt.name+": "+name, err, tt.kind)
 			if e := issueError(t, tt.name, err); e.Wait != tt.wait || e.Scope != org {

@@ -120,14 +120,14 @@ func TestDeletionsOfBusyRunnersAreNoted(t *testing.T) {
 		}
 		return nil
 	})
-	if err := gh.RemoveRunner(t.Context(), org, id); !errors.Is(err, fleet.ErrUnavailable) {
+	if err := gh.RemoveRunner(t.Context(), org, id, nil); !errors.Is(err, fleet.ErrUnavailable) {
 		t.Fatal(err)
 	}
 	if got := seen(); got != 0 {
 		t.Errorf("after a 500 of another kind: %d, want 0", got)
 	}
 	sim.Intercept(nil)
-	if err := gh.RemoveRunner(t.Context(), org, id); !errors.Is(err, fleet.ErrUnavailable) {
+	if err := gh.RemoveRunner(t.Context(), org, id, nil); !errors.Is(err, fleet.ErrUnavailable) {
 		t.Fatal(err)
 	}
 	if got := seen(); got != http.StatusInternalServerError {

@@ -202,6 +202,10 @@ type operation struct {
 	// computes other validators. A 304 is then as good as want.
 	match, matchFor string
 	heard           func(http.Header) // of any answer, a refusal too; nil: nobody
+	// confirm is asked once the request has its turn and its credential, right
+	// before it is sent, each time that it is sent. Its error keeps the request
+	// from being sent. Nil: nobody is asked.
+	confirm func(context.Context) error
 }
 
 // answer is what do makes of a good reply.
@@ -217,7 +221,7 @@ func (d decoded) read(o operation, got reply) error { return o.decode(got, d.v) 
 
 // do sends one request and has its reply read by into. It returns the headers
 // of a good answer. With a nil into the body is not looked at. Every error is
-// an *Error.
+// an *Error, except that of the operation's confirm.
 func (c *Client) do(ctx context.Context, o operation, into answer) (http.Header, error) {
 	turn, req, secret, err := c.prepare(ctx, o)
 	if err != nil {
@@ -273,6 +277,9 @@ func (c *Client) prepare(ctx context.Context, o operation) (turn, *http.Request,
 			return turn{}, nil, fleet.Secret{}, err
 		}
 		req, secret, err := c.request(ctx, o)
+		if err == nil && o.confirm != nil {
+			err = o.confirm(ctx)
+		}
 		switch {
 		case err != nil:
 			c.governor.unused(t)

@@ -144,7 +144,7 @@ func TestEveryOperationAsksForItsOwnPath(t *testing.T) {
 					func() error { return gh.CanList(t.Context(), scope) },
 					func() error { _, err := gh.Runner(t.Context(), scope, 7); return err },
 					func() error { _, err := gh.Confirm(t.Context(), scope, 7); return err },
-					func() error { return gh.RemoveRunner(t.Context(), scope, 7) },
+					func() error { return gh.RemoveRunner(t.Context(), scope, 7, nil) },
 					func() error { _, err := gh.Downloads(t.Context(), scope); return err },
 					func() error { _, err := gh.RegistrationToken(t.Context(), scope); return err },
 					func() error { _, err := gh.RemovalToken(t.Context(), scope); return err },
@@ -203,7 +203,7 @@ func TestARefusedCredentialIsReplacedOnceAndTheRequestSentAgain(t *testing.T) {
 		}
 		c.Observe = func(call github.Call) { calls = append(calls, call) }
 	})
-	if err := gh.RemoveRunner(t.Context(), org, ids[0]); err != nil {
+	if err := gh.RemoveRunner(t.Context(), org, ids[0], nil); err != nil {
 		t.Errorf("RemoveRunner() = %v, want it done with the second credential", err)
 	}
 	if len(calls) != 2 || calls[0].Status != http.StatusUnauthorized || calls[1].Status != http.StatusNoContent {
@@ -256,7 +256,7 @@ func TestObserveHearsOfEveryRequest(t *testing.T) {
 	if _, err := gh.Runners(t.Context(), org, fleet.KeptListing{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := gh.RemoveRunner(t.Context(), org, ids[0]); err != nil {
+	if err := gh.RemoveRunner(t.Context(), org, ids[0], nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err := gh.Runner(t.Context(), org, ids[0])

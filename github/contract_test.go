@@ -72,7 +72,7 @@ func TestTheExamplesOfTheSeedAPIDecode(t *testing.T) {
 		if r, err := gh.Runner(t.Context(), scope, id); err != nil || r.Name != "MBP" || strings.Join(r.Labels, " ") != "macos no-gpu self-hosted x64" {
 			t.Errorf("runner of %s: %+v, %v", scope, r, err)
 		}
-		if err := gh.RemoveRunner(t.Context(), scope, id); err != nil {
+		if err := gh.RemoveRunner(t.Context(), scope, id, nil); err != nil {
 			t.Errorf("remove from %s: %v", scope, err)
 		}
 		if d, err := gh.Downloads(t.Context(), scope); err != nil || len(d) != 5 || d[3].OS != "win" {

@@ -104,7 +104,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("GET: %s: status %d, wait %s, runner %d, scope %s, op %s", tt.name, e.Status, e.Wait, e.RunnerID, e.Scope, e.Op)
 		}
 		// Another client, since the one that was told to wait does.
-		wantKind(t, "DELETE: "+tt.name, answers(t, answer).RemoveRunner(t.Context(), org, 7), tt.remove)
+		wantKind(t, "DELETE: "+tt.name, answers(t, answer).RemoveRunner(t.Context(), org, 7, nil), tt.remove)
 		if asked != 2 {
 			t.Errorf("%s: %d requests for two operations: want no retries and no redirects followed", tt.name, asked)
 		}
@@ -122,14 +122,14 @@ func TestDeleteIsDoneOnlyWith204(t *testing.T) {
 		}
 		http.Redirect(w, r, "/api/v3/organizations/1/actions/runners/7", http.StatusMovedPermanently)
 	})
-	if err := gh.RemoveRunner(t.Context(), org, 7); err == nil || gets != 0 {
+	if err := gh.RemoveRunner(t.Context(), org, 7, nil); err == nil || gets != 0 {
 		t.Errorf("RemoveRunner() = %v after a redirect, with %d requests sent to its target; want an error and none", err, gets)
 	}
 	for _, status := range []int{200, 202, 205} {
 		gh := answers(t, says(status, `{}`))
-		wantKind(t, fmt.Sprint(status), gh.RemoveRunner(t.Context(), org, 7), fleet.ErrMalformed)
+		wantKind(t, fmt.Sprint(status), gh.RemoveRunner(t.Context(), org, 7, nil), fleet.ErrMalformed)
 	}
-	if err := answers(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }).RemoveRunner(t.Context(), org, 7); err != nil {
+	if err := answers(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }).RemoveRunner(t.Context(), org, 7, nil); err != nil {
 		t.Errorf("RemoveRunner() = %v after 204, want nil", err)
 	}
 }
@@ -213,7 +213,7 @@ func TestNoAnswerIsUnavailableAndContextsStayVisible(t *testing.T) {
 	wantKind(t, "nobody there", err, fleet.ErrUnavailable)
 
 	aborting := answers(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	wantKind(t, "closed", aborting.RemoveRunner(t.Context(), org, 7), fleet.ErrUnavailable)
+	wantKind(t, "closed", aborting.RemoveRunner(t.Context(), org, 7, nil), fleet.ErrUnavailable)
 
 	half := answers(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -269,7 +269,7 @@ func TestRequestsThatCannotBeMadeAreNotSent(t *testing.T) {
 		}
 	}
 	for _, id := range []int64{0, -1} {
-		if err := gh.RemoveRunner(t.Context(), org, id); err == nil {
+		if err := gh.RemoveRunner(t.Context(), org, id, nil); err == nil {
 			t.Errorf("RemoveRunner(%d) = nil, want an error", id)
 		}
 	}

@@ -67,7 +67,7 @@ func TestNothingIsSentDuringAPause(t *testing.T) {
 	before := len(sim.Log())
 	for name, call := range map[string]func() error{
 		"a token":    func() error { _, err := gh.RegistrationToken(t.Context(), org); return err },
-		"a deletion": func() error { return gh.RemoveRunner(t.Context(), org, ids[0]) },
+		"a deletion": func() error { return gh.RemoveRunner(t.Context(), org, ids[0], nil) },
 		"a listing":  func() error { _, err := gh.Runners(t.Context(), org, fleet.KeptListing{}); return err },
 	} {
 		err := call()
@@ -80,7 +80,7 @@ func TestNothingIsSentDuringAPause(t *testing.T) {
 		t.Errorf("GitHub was asked %d times during the pause", asked)
 	}
 	_ = at.Sleep(t.Context(), 5*time.Minute)
-	if err := gh.RemoveRunner(t.Context(), org, ids[0]); err != nil {
+	if err := gh.RemoveRunner(t.Context(), org, ids[0], nil); err != nil {
 		t.Errorf("after the pause: %v", err)
 	}
 }

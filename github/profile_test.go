@@ -67,17 +67,17 @@ func everyOperation(t *testing.T, version string, scope fleet.Scope) {
 	}
 
 	// 422, or a 500 that leaves it open; never a success, never gone.
-	if err := gh.RemoveRunner(ctx, scope, busy); !errors.Is(err, fleet.ErrBusy) && !errors.Is(err, fleet.ErrUnavailable) {
+	if err := gh.RemoveRunner(ctx, scope, busy, nil); !errors.Is(err, fleet.ErrBusy) && !errors.Is(err, fleet.ErrUnavailable) {
 		t.Errorf("RemoveRunner of a busy runner: %v", err)
 	}
 	if r, err := gh.Runner(ctx, scope, busy); err != nil || !r.Busy {
 		t.Errorf("the busy runner afterwards = %+v, %v", r, err)
 	}
-	must(t, gh.RemoveRunner(ctx, scope, idle))
+	must(t, gh.RemoveRunner(ctx, scope, idle, nil))
 	if _, err := gh.Runner(ctx, scope, idle); !errors.Is(err, fleet.ErrNotFound) {
 		t.Errorf("Runner of one that was deleted: %v, want not found", err)
 	}
-	if err := gh.RemoveRunner(ctx, scope, idle); !errors.Is(err, fleet.ErrNotFound) {
+	if err := gh.RemoveRunner(ctx, scope, idle, nil); !errors.Is(err, fleet.ErrNotFound) {
 		t.Errorf("RemoveRunner of one that was deleted: %v, want not found", err)
 	}
 

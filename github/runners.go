@@ -134,8 +134,15 @@ func (c *Client) runner(ctx context.Context, o operation) (fleet.Runner, error) 
 // 204. fleet.ErrBusy means that GitHub refused because of a running workflow
 // job; fleet.ErrUnavailable and fleet.ErrMalformed leave open whether the
 // runner is gone.
-func (c *Client) RemoveRunner(ctx context.Context, scope fleet.Scope, id int64) error {
-	_, err := c.do(ctx, runnerOperation(OpRemoveRunner, http.MethodDelete, http.StatusNoContent, scope, id), nil)
+//
+// The reason for a deletion may end while the request waits for its turn.
+// confirm is therefore called right before the request is sent, and again before
+// each repetition. Its error is returned as it is, and then nothing is sent. Nil:
+// nobody is asked.
+func (c *Client) RemoveRunner(ctx context.Context, scope fleet.Scope, id int64, confirm func(context.Context) error) error {
+	o := runnerOperation(OpRemoveRunner, http.MethodDelete, http.StatusNoContent, scope, id)
+	o.confirm = confirm
+	_, err := c.do(ctx, o, nil)
 	return err
 }
 

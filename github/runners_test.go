@@ -1,6 +1,8 @@
 package github_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -8,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/github/githubsim"
 )
 
@@ -67,11 +70,11 @@ func TestRemoveRunnerAgainstTheSimulator(t *testing.T) {
 		if err := sim.Assign(scope, ids[0]); err != nil {
 			t.Fatal(err)
 		}
-		wantKind(t, "busy", gh.RemoveRunner(t.Context(), scope, ids[0]), fleet.ErrBusy)
-		if err := gh.RemoveRunner(t.Context(), scope, ids[1]); err != nil {
+		wantKind(t, "busy", gh.RemoveRunner(t.Context(), scope, ids[0], nil), fleet.ErrBusy)
+		if err := gh.RemoveRunner(t.Context(), scope, ids[1], nil); err != nil {
 			t.Errorf("RemoveRunner() = %v", err)
 		}
-		wantKind(t, "again", gh.RemoveRunner(t.Context(), scope, ids[1]), fleet.ErrNotFound)
+		wantKind(t, "again", gh.RemoveRunner(t.Context(), scope, ids[1], nil), fleet.ErrNotFound)
 		_, err := gh.Runner(t.Context(), scope, ids[1])
 		wantKind(t, "get", err, fleet.ErrNotFound)
 		if r, err := gh.Runner(t.Context(), scope, ids[0]); err != nil || !r.Busy {
@@ -83,7 +86,7 @@ func TestRemoveRunnerAgainstTheSimulator(t *testing.T) {
 	if err := old.Assign(org, id); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, "busy on an old server", client(t, url).RemoveRunner(t.Context(), org, id), fleet.ErrUnavailable)
+	wantKind(t, "busy on an old server", client(t, url).RemoveRunner(t.Context(), org, id, nil), fleet.ErrUnavailable)
 }
 
 func TestCanListTellsAMissingRunnerFromAnInvisibleScope(t *testing.T) {
@@ -170,5 +173,52 @@ func TestDownloads(t *testing.T) {
 	for _, body := range []string{``, `null`, `{}`, `[null]`, `[{}]`, `[` + whole + `,{"os":"linux"}]`, `[` + whole} {
 		_, err := answers(t, says(http.StatusOK, body)).Downloads(t.Context(), org)
 		wantKind(t, body, err, fleet.ErrMalformed)
+	}
+}
+
+// A deletion that waits for its turn is confirmed after the wait, and again
+// before it is sent a second time: its reason may have ended meanwhile.
+func TestADeletionIsConfirmedRightBeforeItIsSent(t *testing.T) {
+	t.Parallel()
+	var order []string
+	sim, gh, at := limited(t, githubsim.Usual, func(c *github.Config) {
+		current := "ghp_expired"
+		c.Token = func(context.Context) (fleet.Secret, error) {
+			order = append(order, "credential")
+			return fleet.NewSecret(current), nil
+		}
+		c.Refused = func(fleet.Secret) bool {
+			current = credential
+			return true
+		}
+		c.Waited = func(github.Wait) { order = append(order, "waited") }
+		c.Observe = func(github.Call) { order = append(order, "sent") }
+	})
+	ids := fill(t, sim, org, 2)
+	gh.Pause(at.Now().Add(time.Second))
+	err := gh.RemoveRunner(t.Context(), org, ids[0], func(context.Context) error {
+		order = append(order, "confirmed")
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	want := []string{"waited", "credential", "confirmed", "sent", "credential", "confirmed", "sent"}
+	if diff := cmp.Diff(want, order); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+
+	no := errors.New("the policy is off")
+	before := len(sim.Log())
+	for range 100 { // what is not sent takes nothing of the limits
+		if err := gh.RemoveRunner(t.Context(), org, ids[1], func(context.Context) error { return no }); err != no {
+			t.Fatalf("RemoveRunner() = %v, want the error of confirm as it is", err)
+		}
+	}
+	if asked := len(sim.Log()) - before; asked != 0 {
+		t.Errorf("GitHub was asked %d times", asked)
+	}
+	if err := gh.RemoveRunner(t.Context(), org, ids[1], nil); err != nil {
+		t.Error(err)
 	}
 }

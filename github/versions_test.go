@@ -47,7 +47,7 @@ func TestEveryVersionIsReadAlike(t *testing.T) {
 					busy = fleet.ErrUnavailable
 				}
 				for id, want := range map[int64]error{ids[7]: busy, ids[8]: nil} {
-					if err := c.RemoveRunner(t.Context(), scope, id); !errors.Is(err, want) {
+					if err := c.RemoveRunner(t.Context(), scope, id, nil); !errors.Is(err, want) {
 						t.Errorf("%s: remove runner %d: %v, want %v", scope, id, err, want)
 					}
 				}

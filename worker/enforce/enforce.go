@@ -113,7 +113,8 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, runners *fleetRe
 		runners.forget() // whatever comes of it
 		res, err := e.Remover.Remove(ctx, remove.Request{
 			Policy: p, Target: trigger.Name, RunnerID: d.RunnerID, TriggerID: trigger.ID,
-			Actor: fleet.Actor{Type: fleet.ActorPolicy, Name: p.Name},
+			Actor:   fleet.Actor{Type: fleet.ActorPolicy, Name: p.Name},
+			InForce: func(context.Context) (bool, error) { return e.inForce(p), nil },
 		})
 		if res.Action.ID != "" {
 			counts[string(res.Action.State)]++

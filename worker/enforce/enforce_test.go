@@ -293,6 +293,23 @@ func TestPolicyThatIsTurnedOffEndsThePass(t *testing.T) {
 	}
 }
 
+// A policy that is turned off while GitHub is asked for a runner deletes nobody:
+// the DELETE was not sent yet.
+func TestPolicyThatIsTurnedOffDuringTheLookDeletesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sample("reap"))
+	w.create(5, githubsim.RunnerSpec{})
+	w.offline()
+	w.sim.Before(func(r githubsim.Request) {
+		if r.Method == http.MethodGet && r.RunnerID != 0 {
+			w.load(sample("reap", "ENFORCEMENT", "disabled"))
+		}
+	})
+	w.wantCounts("act 5 done 0 spared 1")
+	w.want("spared not_in_force", `SELECT state || ' ' || reason FROM api.actions`)
+	w.agree()
+}
+
 func TestReplicasEnforceTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sample("reap"), sample("other"))

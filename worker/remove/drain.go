@@ -25,18 +25,23 @@ const (
 // spares the runner.
 func (r *Remover) tryDrained(ctx context.Context, target Target, req Request, a *fleet.Action) error {
 	if req.Policy.Drain {
-		if drained, err := r.drain(ctx, req, a); !drained || err != nil {
+		if drained, err := r.drain(ctx, target, req, a); !drained || err != nil {
 			return err
 		}
 	}
-	return r.try(ctx, target, req.Policy, a)
+	return r.try(ctx, target, req, a)
 }
 
 // drain asks the host, and reports whether the runner may go. That it may is
 // recorded before anything follows from it, so that whoever settles the intent
 // knows whether a host waits for its release.
-func (r *Remover) drain(ctx context.Context, req Request, a *fleet.Action) (drained bool, err error) {
-	if spared, err := r.hear(ctx, req.Policy, a); spared || err != nil {
+func (r *Remover) drain(ctx context.Context, target Target, req Request, a *fleet.Action) (drained bool, err error) {
+	err = r.confirm(ctx, target, req, *a)
+	var unconfirmed *unconfirmedError
+	if errors.As(err, &unconfirmed) {
+		return false, unconfirmed.settle(a)
+	}
+	if err != nil {
 		return false, err
 	}
 	if r.Hosts == nil {

@@ -228,7 +228,7 @@ func TestAWorkflowJobAfterTheDrainSparesTheRunner(t *testing.T) {
 	}{
 		{"seen by the last look", func(w *drained, id int64) { w.ok(w.sim.Assign(acme, id)) }, "spared busy"},
 		{"told by an event", func(w *drained, id int64) { w.job("in_progress", id, "r1", 0) }, "spared open_job"},
-		{"said by another host", func(w *drained, _ int64) { w.beat("elsewhere", "r1", "busy", 0) }, "spared host_busy"},
+		{"said by another host", func(w *drained, _ int64) { w.beat("elsewhere", "r1", "busy", 0) }, "spared no_host, host_busy"},
 		{"an operator holds it", func(w *drained, id int64) { w.hold(id, 0) }, "spared hold"},
 		{"refused by GitHub", func(w *drained, id int64) {
 			w.sim.Intercept(func(r *http.Request) http.Handler {

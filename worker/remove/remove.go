@@ -48,7 +48,7 @@ type Target struct {
 // deleter is what removing a runner asks of GitHub.
 type deleter interface {
 	Runner(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error)
-	RemoveRunner(ctx context.Context, scope fleet.Scope, id int64) error
+	RemoveRunner(ctx context.Context, scope fleet.Scope, id int64, confirm func(context.Context) error) error
 	CanList(ctx context.Context, scope fleet.Scope) error
 	AffordsRemoval(scope fleet.Scope, id int64) error
 }
@@ -79,6 +79,10 @@ type Request struct {
 	TriggerID string      // UUID
 	Actor     fleet.Actor // who is behind it, for the trail
 	Reason    string      // an operator's words; empty for a policy
+	// InForce reports whether the removal is still wanted: for a policy, whether
+	// the configuration has it unchanged. It is asked right before the host is
+	// asked, and right before the DELETE. Nil: the removal is always wanted.
+	InForce func(context.Context) (bool, error)
 }
 
 // Result is what became of a request.

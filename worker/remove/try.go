@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
-	"github.com/muster-fleet/muster/policies"
 )
 
 // Reasons of actions that were spared, failed, or settled later.
@@ -26,12 +24,13 @@ const (
 	ReasonHostBusy    = "host_busy"    // the host says, or said lately, that a workflow job is on it
 	ReasonHostSilent  = "host_silent"  // the host did not answer in time
 	ReasonHostUnclear = "host_unclear" // its answer could not be read
+	ReasonNotInForce  = "not_in_force" // what asked for the removal was changed or turned off meanwhile
 )
 
 // try asks GitHub for the runner, deletes it if nothing speaks against it, and
 // writes what happened into the action, which stays intended where that cannot
 // be told. It returns why the pass should stop, or nil.
-func (r *Remover) try(ctx context.Context, target Target, p *policies.Policy, a *fleet.Action) error {
+func (r *Remover) try(ctx context.Context, target Target, req Request, a *fleet.Action) error {
 	live, err := target.GitHub.Runner(ctx, target.Scope, a.RunnerID)
 	if err != nil {
 		return r.unread(ctx, target, a, err)
@@ -40,12 +39,14 @@ func (r *Remover) try(ctx context.Context, target Target, p *policies.Policy, a 
 		a.State, a.Reason, a.HTTPStatus = fleet.ActionSpared, against, http.StatusOK
 		return nil
 	}
-	if spared, err := r.hear(ctx, p, a); spared || err != nil {
-		return err
-	}
-	err = target.GitHub.RemoveRunner(ctx, target.Scope, a.RunnerID)
+	err = target.GitHub.RemoveRunner(ctx, target.Scope, a.RunnerID, func(ctx context.Context) error {
+		return r.confirm(ctx, target, req, *a)
+	})
 	a.HTTPStatus = status(err)
+	var unconfirmed *unconfirmedError
 	switch {
+	case errors.As(err, &unconfirmed):
+		return unconfirmed.settle(a)
 	case err == nil:
 		a.State, a.HTTPStatus = fleet.ActionDone, http.StatusNoContent
 	case errors.Is(err, fleet.ErrBusy):
@@ -59,31 +60,6 @@ func (r *Remover) try(ctx context.Context, target Target, p *policies.Policy, a 
 		return r.reread(ctx, target, a)
 	}
 	return nil
-}
-
-// hear asks the record once more what came in since the decision was taken: an
-// event may have told of a workflow job that GitHub does not show yet. It
-// reports whether the runner is spared for it.
-func (r *Remover) hear(ctx context.Context, p *policies.Policy, a *fleet.Action) (spared bool, err error) {
-	known, err := r.DB.Runner(ctx, a.Target, a.RunnerID)
-	if err != nil {
-		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
-		return false, fmt.Errorf("hear the witnesses of runner %s/%d: %w", a.Target, a.RunnerID, err)
-	}
-	now, err := r.Now(ctx)
-	if err != nil {
-		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
-		return false, err
-	}
-	if against := p.Objections(&known, now); len(against) > 0 {
-		a.State, a.Reason = fleet.ActionSpared, strings.Join(against, ", ")
-		return true, nil
-	}
-	if ctx.Err() != nil {
-		a.State, a.Reason = fleet.ActionFailed, ReasonInterrupted
-		return false, ctx.Err()
-	}
-	return false, nil
 }
 
 // objection is why a runner that GitHub shows must not be deleted; empty: it

@@ -33,7 +33,8 @@ func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policie
 		}
 		res, err := s.Remover.Remove(ctx, remove.Request{
 			Policy: policies.ScaleDown(pool), Target: pool.Target, RunnerID: r.ID, TriggerID: trigger.ID,
-			Actor: fleet.Actor{Type: fleet.ActorPolicy, Name: policies.ScaleDownName},
+			Actor:   fleet.Actor{Type: fleet.ActorPolicy, Name: policies.ScaleDownName},
+			InForce: func(ctx context.Context) (bool, error) { return s.stands(ctx, pool, d) },
 		})
 		if res.Action.ID != "" {
 			counts[string(res.Action.State)]++

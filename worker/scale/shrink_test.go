@@ -198,6 +198,29 @@ func TestAStepEndsWhereMoreHostsAreWantedMeanwhile(t *testing.T) {
 	w.want("h1", scaledDown)
 }
 
+// More hosts are wanted while GitHub is asked for the first one that is to go: it
+// stays.
+func TestAHostStaysThatIsWantedAgainDuringTheLook(t *testing.T) {
+	t.Parallel()
+	w := newCrowd(t, 6, 6, nil)
+	second := w.replica()
+	var once sync.Once
+	w.sim.Before(func(r githubsim.Request) {
+		if r.Method != http.MethodGet || r.RunnerID == 0 {
+			return
+		}
+		once.Do(func() {
+			w.queue(6, "linux")
+			if _, err := second.Handle(w.ctx, trigger("linux")); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	w.scale()
+	w.want("", scaledDown)
+	w.want("spared not_in_force", `SELECT state || ' ' || reason FROM api.actions`)
+}
+
 // The brake holds for pools as for policies.
 func TestAPoolKeepsItsHostsWhileTheTargetGoesDark(t *testing.T) {
 	t.Parallel()
