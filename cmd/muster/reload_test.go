@@ -94,6 +94,9 @@ func TestHangupReloadsAndLogsTheReasonWhereNot(t *testing.T) {
 	}
 	rewrite("retain_days: 3\n")
 	hangup <- syscall.SIGHUP
+	if line := <-logged; !strings.Contains(line, "no target is configured") {
+		t.Errorf("logged %q, want the warning of the new configuration", line)
+	}
 	if line := <-logged; !strings.Contains(line, "configuration taken over") {
 		t.Errorf("logged %q, want that it was taken over", line)
 	}
