@@ -58,7 +58,7 @@ func TestJudge(t *testing.T) {
 		t.Error(diff)
 	}
 	var out strings.Builder
-	got.tell(&out)
+	out.WriteString(got.String())
 	err := table(&out, []report{got})
 	if err == nil {
 		t.Error("a survivor that is not listed is no error")

@@ -58,7 +58,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags := flag.NewFlagSet("mutate", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.Usage = func() {
-		fmt.Fprintln(out, "mutate [-jobs N] [-only REGEXP] FOLDER…: which changes of a package its tests would not notice")
+		_, _ = io.WriteString(out, "mutate [-jobs N] [-only REGEXP] FOLDER…: which changes of a package its tests would not notice\n") // help alone
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "how many mutants are tried at once")
@@ -99,7 +99,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		r := judge(folder, fates, reasons, o.only.String() == "")
-		r.tell(out)
+		_, err = io.WriteString(out, r.String())
+		if err != nil {
+			return err
+		}
 		reports = append(reports, r)
 	}
 	return table(out, reports)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -48,30 +49,38 @@ func judge(folder string, fates []fate, reasons map[string]string, complete bool
 	return r
 }
 
-func (r report) tell(out io.Writer) {
+// String is what is to be done, a line for each.
+func (r report) String() string {
+	var out strings.Builder
 	for _, f := range r.survivors {
 		why := ""
 		if !f.reached {
 			why = "   (no test reaches it)"
 		}
-		fmt.Fprintf(out, "not noticed: %v%s\n", f.mutant, why)
+		fmt.Fprintf(&out, "not noticed: %v%s\n", f.mutant, why)
 	}
 	for _, key := range r.stale {
-		fmt.Fprintf(out, "in harmless.txt, but noticed or gone: %s\n", key)
+		fmt.Fprintf(&out, "in harmless.txt, but noticed or gone: %s\n", key)
 	}
+	return out.String()
 }
 
 // table prints the figures; the error says that something is to be done.
 func table(out io.Writer, reports []report) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "package\tnoticed\tall\t%\tharmless\tnot noticed\tstale\t")
+	var text strings.Builder
+	text.WriteString("package\tnoticed\tall\t%\tharmless\tnot noticed\tstale\t\n")
 	open := 0
 	for _, r := range reports {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%d\t%d\t%d\t\n",
+		fmt.Fprintf(&text, "%s\t%d\t%d\t%.1f\t%d\t%d\t%d\t\n",
 			r.folder, r.noticed, r.all, percent(r.noticed, r.all), r.harmless, len(r.survivors), len(r.stale))
 		open += len(r.survivors) + len(r.stale)
 	}
-	err := w.Flush()
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, err := io.WriteString(w, text.String())
+	if err != nil {
+		return err
+	}
+	err = w.Flush()
 	if err != nil {
 		return err
 	}
