@@ -21,8 +21,9 @@ type Input struct {
 	// the target. nil: Runners are all live ones, so that it can be counted.
 	// Only a policy that LooksAround needs it.
 	Neighbours map[int64]fleet.Neighbours
-	// MatchedSince tells since when each runner has matched without a break.
-	// One that is absent has matched since now.
+	// MatchedSince has the stored grace marks: since when each runner has matched
+	// without a break. A runner that is absent has matched since now. A mark that
+	// is earlier than the runner went offline counts from then on (issue 10).
 	MatchedSince map[int64]time.Time
 	// Acted counts the intents of this policy on this target within
 	// Guards.Max.Window, without those that an allowance paid for;
@@ -40,10 +41,10 @@ type Plan struct {
 	// Decisions has one for each runner that matched or could not be
 	// evaluated, by runner id. Their ids and triggers are for the caller.
 	Decisions []fleet.Decision
-	// Matched are the runners for which match is true, by id: they keep their
-	// grace marks, all others lose theirs.
-	Matched []int64
-	Counts  fleet.Counts
+	// Marks are the grace marks to store: for each runner that matches, by id,
+	// since when its grace runs. All other runners lose theirs.
+	Marks  map[int64]time.Time
+	Counts fleet.Counts
 	// Halt says with its numbers why the policy halts now, and HaltedBy is the
 	// reason of the decisions that it halts; empty where it does not, or is
 	// halted already.
@@ -59,6 +60,7 @@ func Decide(p *Policy, in Input, now time.Time) Plan {
 	if p.Enforcement == fleet.EnforcementDisabled || !p.Covers(in.Target.Name) {
 		return plan
 	}
+	plan.Marks = map[int64]time.Time{}
 	d := &decider{policy: p, in: in, now: now, plan: &plan}
 	if p.LooksAround() && in.Neighbours == nil {
 		d.in.Neighbours = neighbours(in.Runners)
@@ -133,7 +135,7 @@ func (d *decider) runner(r *fleet.Observed) {
 		}
 	}
 	d.plan.Counts[CountMatched]++
-	d.plan.Matched = append(d.plan.Matched, r.ID)
+	d.plan.Marks[r.ID] = d.matchedSince(r)
 
 	exempt, said := d.exemptions()
 	reasons := append(exempt, d.guards(r)...)

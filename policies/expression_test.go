@@ -35,7 +35,7 @@ func matches(t *testing.T, match string, r fleet.Observed) string {
 		return "error"
 	case plan.Counts["unknown"] > 0:
 		return "unknown"
-	case len(plan.Matched) == 1:
+	case len(plan.Marks) == 1:
 		return "yes"
 	}
 	return "no"

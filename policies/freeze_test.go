@@ -65,8 +65,8 @@ func TestFreezeIsForThoseThatAreDue(t *testing.T) {
 	if got, want := verdicts(plan), "1 keep freeze; 2 keep busy; 3 keep freeze; 4 keep freeze; 5 keep freeze; 6 keep freeze; 7 keep freeze"; got != want || plan.Halt != "" {
 		t.Errorf("Decide = %q with Halt %q, want %q and none", got, plan.Halt, want)
 	}
-	if len(plan.Matched) != 7 {
-		t.Errorf("Matched = %v, want all seven: grace goes on", plan.Matched)
+	if len(plan.Marks) != 7 {
+		t.Errorf("Matched = %v, want all seven: grace goes on", plan.Marks)
 	}
 	in.State.Halted = true
 	if got := verdicts(policies.Decide(p, in, now)); !strings.HasPrefix(got, "1 halt halted;") {

@@ -78,11 +78,26 @@ func (d *decider) stale() bool {
 	return last.IsZero() || d.now.Sub(last).Abs() > d.policy.Guards.MaxAge
 }
 
+// matchedSince is when the grace of a runner begins. Before a deletion of
+// offline runners it begins no earlier than the runner went offline, whatever
+// the match says: else grace would pass while the runner is online and serve
+// nobody. While the runner is online, or nobody knows since when it has been
+// offline, it begins now.
 func (d *decider) matchedSince(r *fleet.Observed) time.Time {
-	if since, ok := d.in.MatchedSince[r.ID]; ok {
+	since, marked := d.in.MatchedSince[r.ID]
+	if !marked {
+		return d.now
+	}
+	if d.policy.Action != fleet.ActionDeleteRunner || d.policy.Drain {
 		return since
 	}
-	return d.now
+	if r.Status != fleet.StatusOffline || r.OfflineSince.IsZero() {
+		return d.now
+	}
+	if since.Before(r.OfflineSince) {
+		return r.OfflineSince
+	}
+	return since
 }
 
 // shared is the evidence that all decisions of a pass have in common. With

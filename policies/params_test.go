@@ -41,7 +41,7 @@ func TestParamsStandForTheirValues(t *testing.T) {
 		}
 		p := load(t, withParams(written, match))
 		plan := policies.Decide(p, policies.Input{Target: healthy(), Runners: []fleet.Observed{r}}, now)
-		if len(plan.Matched) != 1 {
+		if len(plan.Marks) != 1 {
 			t.Errorf("%s does not match: %v", match, plan.Counts)
 		}
 	}

@@ -116,7 +116,7 @@ func TestReadAgreesWithDecide(t *testing.T) {
 		for i := range fleetOf {
 			r := &fleetOf[i]
 			all := p.Read(r, 0, in.Target, now)
-			matched := slices.Contains(plan.Matched, r.ID)
+			_, matched := plan.Marks[r.ID]
 			if p.LooksAround() {
 				continue // how many registrations are newer is for the caller to count
 			}

@@ -137,7 +137,7 @@ var words = map[string]func(quotable) Words{
 			"more runners with its labels have to be online"}
 	},
 	ReasonGrace: func(e quotable) Words {
-		return Words{"it has matched since " + e.text("matched_since"), "it has to match without a break until " + e.text("grace_until")}
+		return Words{"its grace has run since " + e.text("matched_since"), "it has to match without a break until " + e.text("grace_until")}
 	},
 	ReasonHalted: always("it is due, and the policy is halted here", "an operator has to look, and muster policy resume"),
 	ReasonBrake: func(e quotable) Words {

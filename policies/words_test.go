@@ -54,7 +54,7 @@ func TestWordsQuoteTheEvidence(t *testing.T) {
 		want   policies.Words
 	}{
 		{func(in *policies.Input, r *fleet.Observed) { in.MatchedSince[r.ID] = now.Add(-time.Hour) }, policies.ReasonGrace,
-			policies.Words{Says: "it has matched since 2026-03-14T08:26:53Z", Needs: "it has to match without a break until 2026-03-15T08:26:53Z"}},
+			policies.Words{Says: "its grace has run since 2026-03-14T08:26:53Z", Needs: "it has to match without a break until 2026-03-15T08:26:53Z"}},
 		{func(_ *policies.Input, r *fleet.Observed) { r.Labels = []string{"keep"} }, policies.ReasonExempt,
 			policies.Words{Says: "it is exempt: keep", Needs: "no exemption may hold"}},
 		{func(in *policies.Input, _ *fleet.Observed) { in.Target.LastCompleteSyncAt = now.Add(-14 * time.Minute) }, policies.ReasonInventoryStale,

@@ -174,7 +174,7 @@ func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, runners *flee
 			return err
 		}
 		plan = policies.Decide(p, in, now)
-		if err := tx.SaveGraceMarks(ctx, p.Name, trigger.Name, p.SHA256, marks(plan.Matched, in.MatchedSince, now)); err != nil {
+		if err := tx.SaveGraceMarks(ctx, p.Name, trigger.Name, p.SHA256, plan.Marks); err != nil {
 			return err
 		}
 		last, err := tx.LastDecisions(ctx, p.Name, trigger.Name, 0)
@@ -195,20 +195,6 @@ func (e *Enforcer) decide(ctx context.Context, p *policies.Policy, runners *flee
 		})
 	})
 	return plan, err
-}
-
-// marks are since when the runners that match now have done so without a
-// break. It is pure.
-func marks(matched []int64, before map[int64]time.Time, now time.Time) map[int64]time.Time {
-	since := make(map[int64]time.Time, len(matched))
-	for _, id := range matched {
-		at, known := before[id]
-		if !known {
-			at = now
-		}
-		since[id] = at
-	}
-	return since
 }
 
 // news are the decisions to store: those that differ from the last one stored,

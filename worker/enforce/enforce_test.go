@@ -125,6 +125,29 @@ func TestGraceCountsFromTheFirstMatchWithoutABreak(t *testing.T) {
 	w.agree()
 }
 
+// A runner that was online for a moment between two passes seems to match
+// without a break. Its grace begins when it went offline again (issue 10).
+func TestGraceBeginsNoEarlierThanTheRunnerWentOffline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sample("reap", "HOURS", "10m", "GRACE", "16m"))
+	id := w.create(1, githubsim.RunnerSpec{})[0]
+	w.create(9, githubsim.RunnerSpec{Online: true})
+	w.sync(time.Minute)
+	w.sync(11 * time.Minute)
+	w.wantCounts("reason_grace 1 act 0")
+	w.ok(w.sim.Connect(acme, id))
+	w.sync(time.Minute)
+	w.ok(w.sim.Kill(acme, id))
+	w.sync(time.Minute)
+	dark := w.clock()
+	w.sync(15 * time.Minute)
+	w.wantCounts("reason_grace 1 act 0")
+	w.want("true", `SELECT since = $1 FROM muster.grace_mark`, dark)
+	w.sync(time.Minute)
+	w.wantCounts("act 1 done 1")
+	w.agree()
+}
+
 // A policy that was turned off does not know how runners fared meanwhile.
 func TestGraceBeginsAnewAfterThePolicyWasOutOfForce(t *testing.T) {
 	t.Parallel()
