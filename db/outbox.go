@@ -52,9 +52,10 @@ type Outbox struct{ DB *DB }
 // Other processes' messages, and those left by a dead one, want a poll.
 func (o Outbox) Wake() <-chan struct{} { return o.DB.wake }
 
-// Claim takes up to n messages, oldest first, for as long as the lease lasts.
-// A message whose lease ends without Delete is claimed again.
-func (o Outbox) Claim(ctx context.Context, n int, lease time.Duration) ([]fleet.OutboxMessage, error) {
+// Claim takes up to n messages of a lane for as long as the lease lasts: those
+// that were never claimed first, oldest first. A message whose lease ends without
+// Delete is claimed again, after them.
+func (o Outbox) Claim(ctx context.Context, lane string, n int, lease time.Duration) ([]fleet.OutboxMessage, error) {
 	var messages []fleet.OutboxMessage
 	err := o.DB.InTx(ctx, func(tx *Tx) error {
 		rows, err := tx.tx.Query(ctx, `
@@ -63,13 +64,13 @@ func (o Outbox) Claim(ctx context.Context, n int, lease time.Duration) ([]fleet.
 			FROM (
 				SELECT id
 				FROM muster.outbox
-				WHERE claimed_until < clock_timestamp()
-				ORDER BY created_at
+				WHERE lane = $3 AND claimed_until < clock_timestamp()
+				ORDER BY claimed_until, created_at
 				LIMIT $1
 				FOR UPDATE SKIP LOCKED
 			) due
 			WHERE o.id = due.id
-			RETURNING o.id::text, o.subject, o.headers, o.body`, n, lease)
+			RETURNING o.id::text, o.subject, o.headers, o.body`, n, lease, lane)
 		if err != nil {
 			return err
 		}

@@ -29,14 +29,14 @@ func TestOutboxKeepsMessagesAsTheyAre(t *testing.T) {
 	}
 	w.enqueue(full)
 	w.enqueue(fleet.OutboxMessage{Subject: "bare"})
-	first, err := outbox.Claim(w.ctx, 1, time.Minute)
+	first, err := outbox.Claim(w.ctx, "event", 1, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]fleet.OutboxMessage{full}, first); diff != "" {
 		t.Errorf("oldest message (-want +got):\n%s", diff)
 	}
-	second, err := outbox.Claim(w.ctx, 10, time.Minute)
+	second, err := outbox.Claim(w.ctx, "other", 10, time.Minute)
 	if err != nil || len(second) != 1 || second[0].Subject != "bare" || uuid.Validate(second[0].ID) != nil {
 		t.Errorf("the rest = %+v, %v", second, err)
 	}
@@ -61,7 +61,7 @@ func TestOutboxLeases(t *testing.T) {
 	outbox := db.Outbox{DB: w.db}
 	claim := func(lease time.Duration) int {
 		t.Helper()
-		messages, err := outbox.Claim(w.ctx, 10, lease)
+		messages, err := outbox.Claim(w.ctx, "other", 10, lease)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestOutboxClaimersShare(t *testing.T) {
 	for i := range claimed {
 		g.Go(func() error {
 			for {
-				batch, err := outbox.Claim(w.ctx, 7, time.Hour)
+				batch, err := outbox.Claim(w.ctx, "other", 7, time.Hour)
 				if err != nil || len(batch) == 0 {
 					return err
 				}
@@ -157,5 +157,24 @@ func TestOutboxWakesAfterTheCommit(t *testing.T) {
 	w.target() // no message in it
 	if awake() {
 		t.Error("woken without a message")
+	}
+}
+
+func TestOutboxHasALaneForEachStreamAndForHosts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	outbox := db.Outbox{DB: w.db}
+	lanes := map[string]string{
+		"trigger": "muster.v1.trigger.sync.acme", "provision": "muster.v1.provision.gpu", "event": "muster.v1.event.runner.online",
+		"host": "muster.v1.host.build-01.release", "other": "muster.v1.triggers",
+	}
+	for _, subject := range lanes {
+		w.enqueue(fleet.OutboxMessage{Subject: subject})
+	}
+	for lane, subject := range lanes {
+		messages, err := outbox.Claim(w.ctx, lane, 10, time.Minute)
+		if err != nil || len(messages) != 1 || messages[0].Subject != subject {
+			t.Errorf("lane %s = %+v, %v, want the message on %s", lane, messages, err, subject)
+		}
 	}
 }

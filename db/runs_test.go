@@ -250,7 +250,7 @@ func TestFanOutTwiceMakesNoMoreParts(t *testing.T) {
 			t.Errorf("part %+v, trigger (-want +got):\n%s", p, diff)
 		}
 	}
-	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, 10, time.Minute)
+	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, "trigger", 10, time.Minute)
 	if err != nil || len(messages) != 2 {
 		t.Fatalf("outbox holds %+v, %v, want 2", messages, err)
 	}
@@ -288,7 +288,7 @@ func TestQueuedRunWhoseMessageIsLostIsPublishedAgain(t *testing.T) {
 	}
 	requeue(1)
 	w.want("2", `SELECT count(*) FROM muster.outbox WHERE id IN ($1, $2)`, lost.ID, waiting.ID)
-	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, 10, time.Minute)
+	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, "trigger", 10, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

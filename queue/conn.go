@@ -125,7 +125,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	if c.nc, err = nats.Connect(cfg.URL, options...); err != nil {
 		return nil, fmt.Errorf("connect to nats at %s: %w", where, err)
 	}
-	if c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(relayBatch), jetstream.WithPublishAsyncTimeout(callTimeout)); err != nil {
+	if c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(len(lanes)*relayBatch), jetstream.WithPublishAsyncTimeout(callTimeout)); err != nil {
 		c.nc.Close()
 		return nil, fmt.Errorf("connect to nats at %s: jetstream: %w", where, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,7 +14,7 @@ import (
 )
 
 const (
-	// relayBatch is how many messages are on their way at once.
+	// relayBatch is how many messages of a lane are on their way at once.
 	relayBatch = 256
 	// relayLease is how long a claimed message is left alone by other relays.
 	// It has to be longer than a batch takes to be published and deleted, which
@@ -23,11 +24,16 @@ const (
 	relayPoll = time.Second
 )
 
-// outbox is where messages wait. Claim hands out up to n of them, oldest
-// first, and keeps them from others until the lease ends; a message that is
-// not deleted by then is handed out again.
+// lanes are the parts of the outbox that a relay empties side by side: one for
+// each stream that muster publishes to, one for hosts, and one for the rest. So
+// a stream that takes nothing holds up no other.
+var lanes = []string{"trigger", "provision", "event", "host", "other"}
+
+// outbox is where messages wait, in lanes. Claim hands out up to n messages of a
+// lane and keeps them from others until the lease ends; a message that is not
+// deleted by then is handed out again.
 type outbox interface {
-	Claim(ctx context.Context, n int, lease time.Duration) ([]fleet.OutboxMessage, error)
+	Claim(ctx context.Context, lane string, n int, lease time.Duration) ([]fleet.OutboxMessage, error)
 	Delete(ctx context.Context, ids []string) error
 	Wake() <-chan struct{}
 }
@@ -39,33 +45,64 @@ type Relay struct {
 	Log    *slog.Logger
 	Conn   *Conn
 	Outbox outbox
+
+	state laneStates
 }
 
 // Run blocks until ctx ends, and returns nil then. Any number of relays may
-// run on one outbox. While NATS or Postgres is away it waits, longer each
-// time up to 10 s, and says so once.
+// run on one outbox. While NATS, one of its streams or Postgres takes nothing,
+// the lanes concerned wait, longer each time up to 10 s, and say so once.
 func (r *Relay) Run(ctx context.Context) error {
 	if r.Log == nil || r.Conn == nil || r.Outbox == nil {
 		return errors.New("relay: Log, Conn and Outbox are needed")
 	}
-	var state changes
+	var running sync.WaitGroup
+	wakes := make([]chan struct{}, len(lanes))
+	for i, lane := range lanes {
+		wakes[i] = make(chan struct{}, 1)
+		running.Go(func() { r.empty(ctx, lane, wakes[i]) })
+	}
+	r.wakeAll(ctx, wakes)
+	running.Wait()
+	return nil
+}
+
+// wakeAll passes each wake of the outbox on to every lane, until ctx ends.
+func (r *Relay) wakeAll(ctx context.Context, wakes []chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.Outbox.Wake():
+		}
+		for _, wake := range wakes {
+			select {
+			case wake <- struct{}{}:
+			default: // the lane has been woken and has not looked yet
+			}
+		}
+	}
+}
+
+// empty publishes what comes into a lane, until ctx ends.
+func (r *Relay) empty(ctx context.Context, lane string, wake <-chan struct{}) {
 	var wait backoff
 	for {
-		n, err := r.pass(ctx)
+		n, err := r.pass(ctx, lane)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		if err != nil {
-			if state.failed() {
-				r.Log.WarnContext(ctx, "outbox relay interrupted", "err", err)
+			if r.state.failed(lane, err) {
+				r.Log.WarnContext(ctx, "outbox relay interrupted", "lane", lane, "err", err)
 			}
 			if !pause(ctx, wait.next()) {
-				return nil
+				return
 			}
 			continue
 		}
-		if state.worked() {
-			r.Log.InfoContext(ctx, "outbox relay works again")
+		if r.state.worked(lane) {
+			r.Log.InfoContext(ctx, "outbox relay works again", "lane", lane)
 		}
 		wait.reset()
 		if n == relayBatch {
@@ -75,16 +112,57 @@ func (r *Relay) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			poll.Stop()
-			return nil
-		case <-r.Outbox.Wake():
+			return
+		case <-wake:
 			poll.Stop()
 		case <-poll.C:
 		}
 	}
 }
 
-// pass publishes one batch and returns how many messages it had claimed.
-func (r *Relay) pass(ctx context.Context) (int, error) {
+// laneStates turns the results of lanes into few lines of log: a fault that
+// several lanes have in common is told once. The zero value is ready.
+type laneStates struct {
+	mu     sync.Mutex
+	faults map[string]string // by lane
+}
+
+// failed reports whether a lane's failure is new, and no other lane has failed
+// in the same way.
+func (l *laneStates) failed(lane string, err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, known := l.faults[lane]
+	tell := !known && !l.common(lane, err.Error())
+	if l.faults == nil {
+		l.faults = map[string]string{}
+	}
+	l.faults[lane] = err.Error()
+	return tell
+}
+
+// worked reports whether a lane's success ends its failure, and no other lane
+// still fails in the same way.
+func (l *laneStates) worked(lane string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fault, known := l.faults[lane]
+	delete(l.faults, lane)
+	return known && !l.common(lane, fault)
+}
+
+func (l *laneStates) common(lane, fault string) bool {
+	for other, has := range l.faults {
+		if other != lane && has == fault {
+			return true
+		}
+	}
+	return false
+}
+
+// pass publishes one batch of a lane and returns how many messages it had
+// claimed.
+func (r *Relay) pass(ctx context.Context, lane string) (int, error) {
 	// Claimed in vain, messages would wait for their lease to end after NATS
 	// is back.
 	if !r.Conn.nc.IsConnected() {
@@ -92,7 +170,7 @@ func (r *Relay) pass(ctx context.Context) (int, error) {
 	}
 	claim, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	messages, err := r.Outbox.Claim(claim, relayBatch, relayLease)
+	messages, err := r.Outbox.Claim(claim, lane, relayBatch, relayLease)
 	if err != nil || len(messages) == 0 {
 		return 0, err
 	}

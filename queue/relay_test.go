@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -42,7 +43,17 @@ func (o *table) put(messages ...fleet.OutboxMessage) {
 
 func (o *table) Wake() <-chan struct{} { return o.wake }
 
-func (o *table) Claim(_ context.Context, n int, lease time.Duration) ([]fleet.OutboxMessage, error) {
+// laneOf is the lane of a message, as migrations/030_outbox_lanes.sql has it.
+func laneOf(m fleet.OutboxMessage) string {
+	for _, lane := range []string{"trigger", "provision", "event", "host"} {
+		if strings.HasPrefix(m.Subject, "muster.v1."+lane+".") {
+			return lane
+		}
+	}
+	return "other"
+}
+
+func (o *table) Claim(_ context.Context, lane string, n int, lease time.Duration) ([]fleet.OutboxMessage, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.claims++
@@ -51,7 +62,7 @@ func (o *table) Claim(_ context.Context, n int, lease time.Duration) ([]fleet.Ou
 	}
 	var claimed []fleet.OutboxMessage
 	for _, m := range o.messages {
-		if len(claimed) < n && time.Now().After(o.leases[m.ID]) {
+		if len(claimed) < n && laneOf(m) == lane && time.Now().After(o.leases[m.ID]) {
 			o.leases[m.ID] = time.Now().Add(lease)
 			claimed = append(claimed, m)
 		}
@@ -248,7 +259,7 @@ func TestWhileTheOutboxIsAwayTheRelayWaits(t *testing.T) {
 	r := &queue.Relay{Log: slog.New(log), Conn: ready(t, s), Outbox: outbox}
 	background(t, r.Run)
 	deadline := time.Now().Add(patience)
-	for claims := 0; claims < 3; {
+	for claims := 0; claims < 15; { // by all lanes
 		outbox.do(func() { claims = outbox.claims })
 		if time.Now().After(deadline) {
 			t.Fatalf("%d attempts", claims)
@@ -309,5 +320,54 @@ func TestARelayWithoutItsPartsIsRefused(t *testing.T) {
 	t.Parallel()
 	if err := (&queue.Relay{}).Run(t.Context()); err == nil {
 		t.Error("Run() = nil")
+	}
+}
+
+// More triggers than a relay takes at once wait for a stream that is full: what
+// is for other streams and for hosts goes out all the same, and no trigger is
+// lost.
+func TestAFullStreamHoldsUpNoOtherLane(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, smallStore(16))
+	c := ready(t, s)
+	js := admin(t, s)
+	fill(t, js)
+	var triggers []fleet.OutboxMessage
+	for i := range 1000 {
+		triggers = append(triggers, fleet.OutboxMessage{
+			ID: fmt.Sprintf("00000000-0000-4000-9000-%012d", i), Subject: queue.TriggerSubject(fleet.JobSync, "acme"), Body: []byte("{}"),
+		})
+	}
+	log := newLines()
+	outbox := newTable()
+	outbox.put(triggers...)
+	background(t, (&queue.Relay{Log: slog.New(log), Conn: c, Outbox: outbox}).Run)
+	eventually(t, func() bool { return log.of("outbox relay interrupted") > 0 })
+	heard := make(chan struct{}, 1)
+	if _, err := client(t, s).Subscribe("muster.v1.host.build-01.release", func(*nats.Msg) { heard <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	if n := stored(t, s, "MUSTER_EVENT"); n != 0 {
+		t.Fatalf("%d events before there are any", n)
+	}
+	outbox.put(events(0, 600)...)
+	outbox.put(fleet.OutboxMessage{ID: "00000000-0000-4000-a000-000000000000", Subject: "muster.v1.host.build-01.release", Body: []byte("{}")})
+	outbox.left(t, 1000)
+	receive(t, heard)
+	if n := stored(t, s, "MUSTER_EVENT"); n != 600 {
+		t.Errorf("%d events, want 600", n)
+	}
+
+	// An operator gives the stream more space.
+	cfg := streamConfig(t, js, "MUSTER_TRIGGER")
+	before := stored(t, s, "MUSTER_TRIGGER")
+	cfg.MaxBytes += 256 << 10
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	outbox.do(func() { outbox.leases = map[string]time.Time{} })
+	outbox.left(t, 0)
+	if n := stored(t, s, "MUSTER_TRIGGER") - before; n != 1000 {
+		t.Errorf("%d triggers went out, want all 1000", n)
 	}
 }

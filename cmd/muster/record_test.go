@@ -39,11 +39,15 @@ func inTx(t *testing.T, store *db.DB, do func(*db.Tx) error) {
 // outbox claims what waits in the outbox.
 func outbox(t *testing.T, store *db.DB) []fleet.OutboxMessage {
 	t.Helper()
-	waiting, err := db.Outbox{DB: store}.Claim(t.Context(), 100, time.Hour)
-	if err != nil {
-		t.Fatal(err)
+	var all []fleet.OutboxMessage
+	for _, lane := range []string{"trigger", "event"} {
+		waiting, err := db.Outbox{DB: store}.Claim(t.Context(), lane, 100, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, waiting...)
 	}
-	return waiting
+	return all
 }
 
 func TestPolicyResume(t *testing.T) {

@@ -118,7 +118,7 @@ new1 registered - {"busy": false, "labels": ["linux", "self-hosted", "x64"], "st
 // sync's own.
 func (w *world) events(s fleet.Sync, want map[string]int64) {
 	w.Helper()
-	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, 100, time.Minute)
+	messages, err := db.Outbox{DB: w.db}.Claim(w.ctx, "event", 100, time.Minute)
 	if err != nil {
 		w.Fatal(err)
 	}
