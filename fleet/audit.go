@@ -89,6 +89,7 @@ const (
 	AuditTokenUnknown    AuditCode = "TK102E"
 	AuditTokenDenied     AuditCode = "TK103W"
 	AuditTokenFailed     AuditCode = "TK104E"
+	AuditTokenExposed    AuditCode = "TK105E"
 	AuditTokenBadRequest AuditCode = "TK108W"
 	AuditTokenBadReply   AuditCode = "TK109W"
 
@@ -148,6 +149,7 @@ var AuditKinds = []AuditKind{
 	{AuditTokenUnknown, "token.issue", OutcomeUnknown, []string{"target", "host", "details.request_id"}, "a token was intended and its outcome was never recorded: it may exist, unsent"},
 	{AuditTokenDenied, "token.issue", OutcomeDenied, []string{"host", "reason", "details.request_id"}, "a request for a token was refused"},
 	{AuditTokenFailed, "token.issue", OutcomeFailed, []string{"target", "host", "reason", "details.request_id"}, "GitHub gave no token"},
+	{AuditTokenExposed, "token.expose", OutcomeNoted, []string{"target", "host", "reason", "details.request_id", "details.fingerprint", "details.stream"}, "a token was handed out while a stream captured answers, and may lie in it"},
 	{AuditTokenBadRequest, "token.request", OutcomeDenied, []string{"host", "reason"}, "a request for a token could not be read"},
 	{AuditTokenBadReply, "token.reply", OutcomeDenied, []string{"host", "reason"}, "a request asked for the answer in a place that is not its own, and got none"},
 

@@ -53,6 +53,7 @@ type Conn struct {
 	closed   chan struct{}
 
 	streams atomic.Pointer[streamCheck]
+	watch   *watch
 	// denied is the newest permission violation, deaf the newest that keeps a
 	// subscription from hearing anything; nil: none since the last connect.
 	denied, deaf atomic.Pointer[violation]
@@ -83,7 +84,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("connect to nats at %s: %w", where, err)
 	}
-	c := &Conn{log: cfg.Log, where: where, replicas: max(cfg.Replicas, 1), closed: make(chan struct{})}
+	c := &Conn{log: cfg.Log, where: where, replicas: max(cfg.Replicas, 1), closed: make(chan struct{}), watch: newWatch()}
 	c.streams.Store(&streamCheck{errors.New("the streams have not been looked at yet")})
 
 	options := []nats.Option{
@@ -128,6 +129,10 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	if c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(len(lanes)*relayBatch), jetstream.WithPublishAsyncTimeout(callTimeout)); err != nil {
 		c.nc.Close()
 		return nil, fmt.Errorf("connect to nats at %s: jetstream: %w", where, err)
+	}
+	if err := c.followStreams(); err != nil {
+		c.nc.Close()
+		return nil, fmt.Errorf("connect to nats at %s: %w", where, err)
 	}
 	if !c.nc.IsConnected() {
 		c.log.WarnContext(ctx, "nats not reachable yet", "host", where, "err", c.lastError())
@@ -189,6 +194,9 @@ func (c *Conn) Ready() error {
 	if err := c.streams.Load().err; err != nil {
 		return fmt.Errorf("nats at %s: %w", c.where, err)
 	}
+	if err := c.watch.newest(); err != nil {
+		return fmt.Errorf("nats at %s: %w", c.where, err)
+	}
 	if v := c.deaf.Load(); v != nil {
 		return fmt.Errorf("nats at %s: %s: the server's permissions do not let muster listen there", c.where, v.text)
 	}
@@ -217,6 +225,7 @@ func (c *Conn) lastError() string {
 func (c *Conn) connected(nc *nats.Conn, message string) {
 	c.denied.Store(nil)
 	c.deaf.Store(nil)
+	c.watch.connected()
 	c.log.Info(message, "host", nc.ConnectedUrlRedacted(), "version", nc.ConnectedServerVersion())
 }
 
@@ -229,6 +238,11 @@ func (c *Conn) disconnected(_ *nats.Conn, err error) {
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		v := &violation{text: strings.TrimPrefix(err.Error(), "nats: "), at: time.Now()}
+		if strings.Contains(v.text, advisories) {
+			c.watch.refused()
+			c.log.Warn("nats does not tell of streams that are made or changed; see docs/tokens.md", "host", c.where, "err", err)
+			return
+		}
 		c.denied.Store(v)
 		if strings.Contains(v.text, "Subscription") {
 			c.deaf.Store(v)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -32,10 +31,6 @@ const (
 // what makes a repeat harmless; this only saves the delivery.
 const dedupeWindow = 10 * time.Minute
 
-// private are subjects that no stream may keep: requests for tokens, and the
-// answers that carry them.
-var private = []string{tokenPrefix + ">", "_INBOX_host.>", "_INBOX.>"}
-
 // ErrUnsafe says that this NATS is one muster refuses to work on, however
 // often it asks: it is too old, or it would keep tokens in a stream.
 var ErrUnsafe = errors.New("refusing to use this nats")
@@ -49,73 +44,8 @@ func (c *Conn) EnsureStreams(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("prepare streams: %w", err)
 	}
-	// What was found unsafe stays so until somebody has seen it safe.
-	if err == nil || errors.Is(err, ErrUnsafe) || !errors.Is(c.streams.Load().err, ErrUnsafe) {
-		c.streams.Store(&streamCheck{err})
-	}
+	c.streams.Store(&streamCheck{err})
 	if err != nil {
-		return fmt.Errorf("nats at %s: %w", c.where, err)
-	}
-	return nil
-}
-
-const (
-	// guardEvery is how long a stream that somebody makes to read along may go
-	// unseen.
-	guardEvery = time.Minute
-	// guardAgain is when to look again where the last look found a fault.
-	guardAgain = 5 * time.Second
-)
-
-// Guard looks at server and streams again, as EnsureStreams does, after each
-// reconnect and every minute, and every 5 s while something is wrong: another
-// server may answer then, and anybody may make a stream at any time. It blocks
-// until ctx ends, and returns nil then. Ready and Safe tell what it finds.
-func (c *Conn) Guard(ctx context.Context) error {
-	again := c.nc.StatusChanged(nats.CONNECTED)
-	defer c.nc.RemoveStatusListener(again)
-	var state changes
-	every := guardEvery
-	for {
-		wait := time.NewTimer(every)
-		select {
-		case <-ctx.Done():
-			wait.Stop()
-			return nil
-		case <-again:
-			wait.Stop()
-		case <-wait.C:
-		}
-		if err := c.guard(ctx); err != nil {
-			every = guardAgain
-			if state.failed() && ctx.Err() == nil {
-				c.log.ErrorContext(ctx, "nats is not as it has to be", "host", c.where, "err", err)
-			}
-			continue
-		}
-		every = guardEvery
-		if state.worked() {
-			c.log.InfoContext(ctx, "nats is as it has to be again", "host", c.where)
-		}
-	}
-}
-
-func (c *Conn) guard(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return c.EnsureStreams(ctx)
-}
-
-// Safe returns why no token may go over this NATS, an ErrUnsafe, or nil. It
-// asks nobody: it knows the server's version and what the newest look found.
-func (c *Conn) Safe() error {
-	if !c.nc.IsConnected() {
-		return nil // nothing goes out
-	}
-	if err := c.checkVersion(); err != nil {
-		return err
-	}
-	if err := c.streams.Load().err; errors.Is(err, ErrUnsafe) {
 		return fmt.Errorf("nats at %s: %w", c.where, err)
 	}
 	return nil
@@ -155,12 +85,7 @@ func (c *Conn) checkServer(ctx context.Context) error {
 	if err := c.checkVersion(); err != nil {
 		return err
 	}
-	for _, subject := range private {
-		if err := c.checkUncaptured(ctx, subject); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.lookForCaptures(ctx)
 }
 
 // Examine looks at the server and its streams as EnsureStreams does, and
@@ -293,19 +218,6 @@ func (c *Conn) ensureStream(ctx context.Context, want stream, shrink int) error 
 	}
 	if _, err := c.js.UpdateStream(ctx, better); err != nil {
 		return fmt.Errorf("update stream %s: %w", name, c.explain(err))
-	}
-	return nil
-}
-
-// checkUncaptured refuses a NATS where a stream keeps what is published on
-// the subject: a token must rest nowhere.
-func (c *Conn) checkUncaptured(ctx context.Context, subject string) error {
-	names := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))
-	for name := range names.Name() {
-		return fmt.Errorf("stream %s captures %s, so tokens would be kept in it; narrow its subjects, or give muster an account of its own: %w", name, subject, ErrUnsafe)
-	}
-	if err := names.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {
-		return fmt.Errorf("look for streams that capture %s: %w", subject, c.explain(err))
 	}
 	return nil
 }

@@ -122,12 +122,12 @@ func TestAStreamThatIsMadeLaterIsFoundAtTheNextConnect(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(patience); !satisfies(); {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: Safe() = %v, Ready() = %v", what, c.Safe(), c.Ready())
+				t.Fatalf("%s: Safe() = %v, Ready() = %v", what, c.Safe(t.Context()), c.Ready())
 			}
 			runtime.Gosched()
 		}
 	}
-	if err := c.Safe(); err != nil {
+	if err := c.Safe(t.Context()); err != nil {
 		t.Errorf("Safe() = %v", err)
 	}
 	js := admin(t, s)
@@ -137,20 +137,20 @@ func TestAStreamThatIsMadeLaterIsFoundAtTheNextConnect(t *testing.T) {
 	s.stop(t)
 	until("while the server is away", func() bool { return c.Ready() != nil })
 	s.start(t)
-	until("with the stream", func() bool { return errors.Is(c.Safe(), queue.ErrUnsafe) && errors.Is(c.Ready(), queue.ErrUnsafe) })
+	until("with the stream", func() bool { return errors.Is(c.Safe(t.Context()), queue.ErrUnsafe) && errors.Is(c.Ready(), queue.ErrUnsafe) })
 	// What is known to be unsafe does not become safe by not being looked at.
 	blind, stop := context.WithCancel(t.Context())
 	stop()
 	if err := c.EnsureStreams(blind); err == nil {
 		t.Error("EnsureStreams under a context that has ended works")
 	}
-	if !errors.Is(c.Safe(), queue.ErrUnsafe) {
-		t.Errorf("after a look that saw nothing: Safe() = %v", c.Safe())
+	if !errors.Is(c.Safe(t.Context()), queue.ErrUnsafe) {
+		t.Errorf("after a look that saw nothing: Safe() = %v", c.Safe(t.Context()))
 	}
 	if err := admin(t, s).DeleteStream(t.Context(), "CURIOUS"); err != nil {
 		t.Fatal(err)
 	}
-	until("without the stream", func() bool { return c.Safe() == nil && c.Ready() == nil })
+	until("without the stream", func() bool { return c.Safe(t.Context()) == nil && c.Ready() == nil })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("Guard() = %v", err)

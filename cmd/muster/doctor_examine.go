@@ -56,6 +56,9 @@ type natsExam struct {
 	err   error
 	// faults are the parts that take no messages, where the rest is well.
 	faults []error
+	// deaf is that NATS does not tell of streams that are made or changed; nil: it
+	// does.
+	deaf error
 }
 
 type targetExam struct {
@@ -127,6 +130,7 @@ func (n *natsExam) examine(ctx context.Context, c *config) {
 	n.found, n.err = conn.Examine(ctx)
 	if n.err == nil {
 		n.faults = conn.Probe(ctx)
+		n.deaf = conn.WithoutAdvisories()
 	}
 }
 

@@ -42,7 +42,11 @@ func (n *natsExam) judge(s *sheet) {
 	for _, fault := range n.faults {
 		s.add(levelFail, "nats", "", "%s", oneLine(fault))
 	}
-	if len(n.faults) == 0 {
+	switch {
+	case len(n.faults) > 0: // they are told
+	case n.deaf != nil:
+		s.add(levelWarn, "nats", "let muster subscribe there", "%s", oneLine(n.deaf))
+	default:
 		s.ok("nats", "%s", n.found)
 	}
 }

@@ -37,6 +37,9 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	if why := s.refused.Load(); why != nil {
 		add(true, "configuration: not taken over, the one before goes on: %s: mend it and send SIGHUP again", *why)
 	}
+	if err := conn.WithoutAdvisories(); err != nil {
+		add(true, "%v", err)
+	}
 	if !record.WorksAsApp() {
 		add(true, "postgres: working as %s, not as the role muster_app: the audit trail is protected by triggers alone", record.Role())
 	}

@@ -195,6 +195,9 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	g.Go(func() error { return began.watch(ctx) })
 	g.Go(func() error {
 		if err := s.awaitStreams(ctx, conn); err != nil {
+			if errors.Is(err, queue.ErrUnsafe) {
+				issuer.ExposedSoFar(context.WithoutCancel(ctx))
+			}
 			return err
 		}
 		g.Go(func() error { return conn.Guard(ctx) })

@@ -47,8 +47,11 @@ const (
 // server is the side of queue.Conn that answers requests.
 type server interface {
 	Serve(ctx context.Context, s queue.Service, handle func(context.Context, queue.Request)) error
-	// Safe says why no token may go out: somebody could read along.
-	Safe() error
+	// Safe says why no token may go out now: somebody could read along, or it is
+	// not known. It looks where something may have changed.
+	Safe(ctx context.Context) error
+	// Captures tells of streams that kept tokens, each once.
+	Captures() <-chan queue.Capture
 }
 
 // minter is what an Issuer may do at GitHub.
@@ -102,6 +105,7 @@ func (i *Issuer) Serve(ctx context.Context) error {
 	stop := make(chan struct{})
 	var writer sync.WaitGroup
 	writer.Go(func() { i.writeLate(writing, late, stop) })
+	writer.Go(func() { i.tellExposed(writing, stop) })
 	defer writer.Wait()
 	defer func() {
 		close(stop)
@@ -135,10 +139,8 @@ func (i *Issuer) handle(ctx context.Context, r queue.Request) {
 		i.send(ctx, r, i.badRequest(ctx, q, bad), began)
 		return
 	}
-	if err := i.Conn.Safe(); err != nil {
-		a := q.refused(auditUnavailable, err.Error())
-		a.retryAfter = unsafePause
-		i.send(ctx, r, a, began)
+	if no := i.unsafe(ctx, q); no != nil {
+		i.send(ctx, r, *no, began)
 		return
 	}
 	a, repeated := i.decide(ctx, q)
@@ -198,7 +200,18 @@ func (i *Issuer) send(ctx context.Context, r queue.Request, a answer, began time
 	i.respond(ctx, r, a)
 }
 
+// respond sends an answer. A token goes out only where NATS is safe at that very
+// moment: a stream may have been made while GitHub was asked. The repeat of the
+// request gets the token once NATS is safe again.
 func (i *Issuer) respond(ctx context.Context, r queue.Request, a answer) {
+	if a.issued() {
+		if no := i.unsafe(ctx, a.request); no != nil {
+			i.Log.WarnContext(ctx, "token held back", "host", printable(a.request.host), "request", a.request.id, "reason", no.reason)
+			a = *no
+		} else {
+			i.turns.sent(a.request)
+		}
+	}
 	body, headers, err := a.encode()
 	if err == nil {
 		err = r.Respond(body, headers)

@@ -53,7 +53,8 @@ func permissions(o *server.Options) {
 	allow := func(subjects ...string) *server.SubjectPermission { return &server.SubjectPermission{Allow: subjects} }
 	o.Users = []*server.User{
 		{Username: "muster", Password: "m", Permissions: &server.Permissions{
-			Publish: allow("_INBOX_host.>"), Subscribe: allow(queue.TokenSubject("*")),
+			Publish:   allow("_INBOX_host.>", "$JS.API.>"),
+			Subscribe: allow(queue.TokenSubject("*"), "_INBOX.>", "$JS.EVENT.ADVISORY.STREAM.>"),
 		}},
 		{Username: "build-01", Password: `p\"1 `, Permissions: &server.Permissions{
 			Publish: allow(queue.TokenSubject("build-01")), Subscribe: allow("_INBOX_host.build-01.>"),

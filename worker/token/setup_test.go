@@ -246,7 +246,7 @@ func (r *replica) listens() bool {
 
 func startNATS(t *testing.T, change func(*server.Options)) *server.Server {
 	t.Helper()
-	options := &server.Options{Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true}
+	options := &server.Options{Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir()}
 	if change != nil {
 		change(options)
 	}

@@ -16,6 +16,8 @@ type turns struct {
 	mu     sync.Mutex
 	going  map[turnKey]*turn
 	issued map[turnKey]answer
+	// sentAt is when an answer of issued last went out, by this process's clock.
+	sentAt map[turnKey]time.Time
 }
 
 type turnKey struct{ host, id string }
@@ -71,6 +73,31 @@ func (t *turns) forget(now time.Time) {
 	for key, given := range t.issued {
 		if now.Sub(given.issuedAt) >= repeatWindow {
 			delete(t.issued, key)
+			delete(t.sentAt, key)
 		}
 	}
+}
+
+// sent notes that a token goes out to a host now, for the first time or again.
+func (t *turns) sent(r request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sentAt == nil {
+		t.sentAt = make(map[turnKey]time.Time)
+	}
+	t.sentAt[turnKey{r.host, r.id}] = time.Now()
+}
+
+// sentSince returns the ids of the requests, with their hosts, whose tokens went
+// out from this process since then.
+func (t *turns) sentSince(since time.Time) []turnKey {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var keys []turnKey
+	for key, at := range t.sentAt {
+		if !at.Before(since) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
