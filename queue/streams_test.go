@@ -137,7 +137,9 @@ func TestAStreamThatIsMadeLaterIsFoundAtTheNextConnect(t *testing.T) {
 	s.stop(t)
 	until("while the server is away", func() bool { return c.Ready() != nil })
 	s.start(t)
-	until("with the stream", func() bool { return errors.Is(c.Safe(t.Context()), queue.ErrUnsafe) && errors.Is(c.Ready(), queue.ErrUnsafe) })
+	until("with the stream", func() bool {
+		return errors.Is(c.Safe(t.Context()), queue.ErrUnsafe) && errors.Is(c.Ready(), queue.ErrUnsafe)
+	})
 	// What is known to be unsafe does not become safe by not being looked at.
 	blind, stop := context.WithCancel(t.Context())
 	stop()
