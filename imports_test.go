@@ -43,7 +43,9 @@ var rooms = map[string][]string{
 	"host": {"fleet", "queue"},
 
 	// Schedules and the freezes of policies read cron in a zone the same way.
-	"internal/calendar":   {},
+	"internal/calendar": {},
+	// The shared clock is watched for all jobs, and knows none of them.
+	"internal/clock":      {"fleet"},
 	"internal/standalone": {},
 	"internal/web":        {"fleet"},
 	"internal/demo":       {"*"},
@@ -60,7 +62,7 @@ var rooms = map[string][]string{
 var job = []string{"db", "fleet", "github", "policies", "queue", "worker", "worker/remove"}
 
 // forTests are what _test.go files may import wherever they are.
-var forTests = []string{"db/dbtest", "github/githubsim", "internal/standalone"}
+var forTests = []string{"db/dbtest", "github/githubsim", "internal/clock", "internal/standalone"}
 
 // owners is which rooms may import what is not ours, by the beginning of its
 // path. "*" stands for every room but fleet and migrations, which have nothing

@@ -26,6 +26,7 @@ const (
 	GaugeDeadLetters   = "dead_letters"
 	GaugeOutboxAge     = "outbox_age_seconds" // of the oldest message; 0 where none waits
 	GaugeOpenIntents   = "open_intents"       // deletions without an outcome yet
+	GaugeClockSteps    = "clock_steps"        // that Postgres's clock made so far
 
 	// As a pool was last decided on.
 	GaugePoolMin           = "pool_min"
@@ -69,6 +70,8 @@ func (db *DB) Gauges(ctx context.Context) ([]Gauge, error) {
 		FROM muster.outbox
 		UNION ALL
 		SELECT 'open_intents', '', '', '', count(*) FROM muster.action WHERE state = 'intended'
+		UNION ALL
+		SELECT 'clock_steps', '', '', '', steps FROM muster.clock
 		UNION ALL
 		SELECT 'pool_' || size.name, p.target, '', p.name, size.n
 		FROM muster.pool p

@@ -53,7 +53,7 @@ type ScheduleState struct {
 // ScheduleStates reads all schedules that were ever served, by name.
 func (db *DB) ScheduleStates(ctx context.Context) ([]ScheduleState, error) {
 	rows, err := db.pool.Query(ctx, `
-		SELECT s.schedule, greatest(s.anchored_at, newest.tick_at), coalesce(fired.late, '0'),
+		SELECT s.schedule, greatest(least(s.anchored_at, clock_timestamp()), newest.tick_at), coalesce(fired.late, '0'),
 			(
 				SELECT count(*)
 				FROM muster.tick t
@@ -61,7 +61,7 @@ func (db *DB) ScheduleStates(ctx context.Context) ([]ScheduleState, error) {
 			)
 		FROM muster.schedule s
 		LEFT JOIN LATERAL (
-			SELECT max(tick_at) AS tick_at FROM muster.tick t WHERE t.schedule = s.schedule
+			SELECT max(tick_at) AS tick_at FROM muster.tick t WHERE t.schedule = s.schedule AND tick_at <= clock_timestamp()
 		) newest ON true
 		LEFT JOIN LATERAL (
 			SELECT fired_at - tick_at AS late

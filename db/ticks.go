@@ -17,7 +17,8 @@ func (t Ticks) Now(ctx context.Context) (time.Time, error) { return t.DB.Now(ctx
 
 // Anchor registers a schedule, or takes note that its text has changed, and
 // returns the moment after which its ticks are due: that of its newest tick or
-// of its registration, whichever is later.
+// of its registration, whichever is later. What is later than Postgres's now was
+// recorded while the clock was ahead, and is no anchor.
 func (t Ticks) Anchor(ctx context.Context, schedule, sha256 string) (time.Time, error) {
 	var after time.Time
 	err := t.DB.InTx(ctx, func(tx *Tx) error {
@@ -26,12 +27,13 @@ func (t Ticks) Anchor(ctx context.Context, schedule, sha256 string) (time.Time, 
 			VALUES ($1, $2, clock_timestamp())
 			ON CONFLICT (schedule) DO UPDATE
 			SET sha256 = excluded.sha256, anchored_at = excluded.anchored_at
-			WHERE muster.schedule.sha256 <> excluded.sha256`, schedule, sha256)
+			WHERE muster.schedule.sha256 <> excluded.sha256 OR muster.schedule.anchored_at > clock_timestamp()`, schedule, sha256)
 		if err != nil {
 			return err
 		}
 		return tx.tx.QueryRow(ctx, `
-			SELECT greatest(s.anchored_at, (SELECT max(tick_at) FROM muster.tick k WHERE k.schedule = s.schedule))
+			SELECT greatest(s.anchored_at, (
+				SELECT max(tick_at) FROM muster.tick k WHERE k.schedule = s.schedule AND tick_at <= clock_timestamp()))
 			FROM muster.schedule s
 			WHERE s.schedule = $1`, schedule).Scan(&after)
 	})

@@ -203,7 +203,8 @@ func TestAnchor(t *testing.T) {
 	if again := anchor("one"); !again.Equal(first) {
 		t.Errorf("a tick before the anchor moved it to %v", again)
 	}
-	newest := first.Add(time.Hour)
+	w.exec(`UPDATE muster.schedule SET anchored_at = anchored_at - interval '2 hours'`)
+	newest := first.Add(-time.Hour)
 	w.fire(newest, false)
 	if again := anchor("one"); !again.Equal(newest) {
 		t.Errorf("ticks are due after %v, want after the newest one, %v", again, newest)

@@ -111,6 +111,8 @@ const (
 	AuditScaleUp       AuditCode = "SC800I"
 	AuditScaleDown     AuditCode = "SC801I"
 	AuditLeasesExpired AuditCode = "SC802W"
+
+	AuditClockStepped AuditCode = "CK900W"
 )
 
 // AuditKind is what a code stands for.
@@ -171,6 +173,8 @@ var AuditKinds = []AuditKind{
 	{AuditScaleUp, "scale.up", OutcomeDone, []string{"target", "reason", "details.pool", "details.change"}, "so many hosts more were asked for"},
 	{AuditScaleDown, "scale.down", OutcomeNoted, []string{"target", "reason", "details.pool", "details.change"}, "a pool has so many hosts too many"},
 	{AuditLeasesExpired, "lease.expire", OutcomeNoted, []string{"target", "reason", "details.pool", "details.leases"}, "hosts that were asked for were not online by their deadline"},
+
+	{AuditClockStepped, "clock.step", OutcomeNoted, []string{"reason", "details.by"}, "Postgres's clock went back or leapt ahead; details.ticks were recorded while it was ahead, and are fired when they come"},
 }
 
 var auditKinds = func() map[AuditCode]AuditKind {

@@ -95,6 +95,10 @@ const (
 	// leave room for the last look and the deletion. Decide makes no such
 	// decision: whoever asks GitHub does.
 	ReasonBudget = "budget"
+	// ReasonClock: it is due, and the clock has stepped within 15 minutes, so
+	// that nobody knows which time has passed. Decide makes no such decision:
+	// worker/remove does.
+	ReasonClock = "clock"
 )
 
 // Keys of [Plan].Counts beside those of the reasons, which are "reason_" and

@@ -146,6 +146,7 @@ var words = map[string]func(quotable) Words{
 			"an operator has to look, and muster policy resume"}
 	},
 	ReasonBudget: always("it is due, and GitHub's limits leave no room for the last look and the deletion", "a later run has to find room"),
+	ReasonClock:  always("it is due, and the clock has stepped a moment ago", "the clock has to be steady for 15 minutes"),
 	ReasonFreeze: func(e quotable) Words {
 		return Words{"it is due, and the policy is frozen until " + e.text("freeze_until"), "the freeze has to end"}
 	},

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -137,23 +136,6 @@ func TestJitterIsStableBoundedAndDelaysOnlyTheFiring(t *testing.T) {
 	}
 	if len(distinct) < 12 {
 		t.Errorf("24 ticks share %d delays", len(distinct))
-	}
-}
-
-func TestTriggerIDsAreSharedByReplicasAndByNothingElse(t *testing.T) {
-	t.Parallel()
-	s, same := every(t, "0 * * * *", nil), every(t, "0 * * * *", nil)
-	other := every(t, "0 * * * *", func(s *Spec) { s.Name = "other" })
-	tick := s.Next(clock("00:00:00"))
-	id := s.triggerID(tick)
-	if id != same.triggerID(tick.In(time.FixedZone("elsewhere", 3600))) {
-		t.Error("replicas do not agree")
-	}
-	if id == other.triggerID(tick) || id == s.triggerID(s.Next(tick)) {
-		t.Error("two ticks have one id")
-	}
-	if _, err := uuid.Parse(id); err != nil {
-		t.Errorf("id %q: %v", id, err)
 	}
 }
 

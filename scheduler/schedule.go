@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/internal/calendar"
 )
@@ -154,12 +152,4 @@ func (s Schedule) fireAt(tick time.Time) time.Time {
 	}
 	sum := sha256.Sum256([]byte(s.ID() + "\n" + tick.UTC().Format(time.RFC3339Nano)))
 	return tick.Add(time.Duration(binary.BigEndian.Uint64(sum[:8]) % uint64(s.spec.Jitter)))
-}
-
-// tickSpace is the name space of tick ids. It must never change.
-var tickSpace = uuid.MustParse("c1b3a5d0-7469-5b6b-8d75-737465720001")
-
-// triggerID is the same in every replica.
-func (s Schedule) triggerID(tick time.Time) string {
-	return uuid.NewSHA1(tickSpace, []byte(s.ID()+"\n"+tick.UTC().Format(time.RFC3339Nano))).String()
 }

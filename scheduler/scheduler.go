@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/muster-fleet/muster/fleet"
 )
 
@@ -29,7 +31,9 @@ type Store interface {
 	Now(ctx context.Context) (time.Time, error)
 	// Anchor registers the schedule and returns the time after which its ticks
 	// count: its last recorded tick, or when this spec was first seen, whichever
-	// is later. A changed spec is anchored anew, at the store's now.
+	// is later. A changed spec is anchored anew, at the store's now. The anchor
+	// is never later than the store's now: what was recorded while the clock was
+	// ahead stops nothing.
 	Anchor(ctx context.Context, schedule, specSHA256 string) (time.Time, error)
 	// Fire records the tick and, in the same transaction, queues the run and
 	// puts its trigger into the outbox. With skipIfRunning a tick whose run
@@ -148,7 +152,8 @@ func (r *round) forget(schedules []Schedule) {
 // comes.
 func (r *round) advance(ctx context.Context, schedule Schedule, now time.Time) (time.Time, error) {
 	at, known := r.known[schedule.ID()]
-	if !known || at.sha256 != schedule.SHA256() {
+	// A cursor that is later than now was set while the clock was ahead.
+	if !known || at.sha256 != schedule.SHA256() || at.after.After(now) {
 		after, err := r.scheduler.Store.Anchor(ctx, schedule.ID(), schedule.SHA256())
 		if err != nil {
 			return time.Time{}, fmt.Errorf("anchor: %w", err)
@@ -191,8 +196,10 @@ func (s *Scheduler) carryOut(ctx context.Context, schedule Schedule, decisions [
 		if !d.fire {
 			continue
 		}
+		// Not made from the tick: a tick that was recorded while the clock was
+		// ahead comes again, and wants a run of its own.
 		trigger := fleet.Trigger{
-			ID: schedule.triggerID(d.tick), Job: schedule.spec.Job, Name: schedule.spec.Name, Source: fleet.SourceCron,
+			ID: uuid.NewString(), Job: schedule.spec.Job, Name: schedule.spec.Name, Source: fleet.SourceCron,
 		}
 		tick := fleet.Tick{Schedule: schedule.ID(), At: d.tick, State: fleet.TickFired, TriggerID: trigger.ID}
 		recorded, won, err := s.Store.Fire(ctx, tick, trigger, schedule.spec.Overlap == overlapSkip)

@@ -124,8 +124,8 @@ func (e *Engine) handle(work context.Context, m queue.Message) end {
 }
 
 // ours reports whether the record has the run that the message claims to be of.
-// Ids of ticks can be guessed: by the id alone anybody could take another job's
-// run, or be there before it.
+// Ids stand in the record and in logs: by the id alone anybody could take another
+// job's run.
 func (e *Engine) ours(work context.Context, m queue.Message, t fleet.Trigger) (bool, error) {
 	if m.Claimed == "" || t.Job == "" || t.Name == "" {
 		return false, nil

@@ -35,6 +35,7 @@ type recordExam struct {
 	at          time.Time // by ours
 	within      time.Duration
 	health      db.Health
+	step        db.ClockStep
 	schedules   []db.ScheduleState
 	targets     map[string]db.TargetHealth
 	hearings    map[string]db.Hearing // by target
@@ -162,7 +163,7 @@ func (r *recordExam) examine(ctx context.Context, c *config) {
 		return
 	}
 	r.writeErr = store.ProbeWrite(ctx)
-	var errs [7]error
+	var errs [8]error
 	r.health, errs[0] = store.Health(ctx)
 	r.schedules, errs[1] = store.ScheduleStates(ctx)
 	r.targets, errs[2] = store.TargetHealth(ctx)
@@ -170,6 +171,7 @@ func (r *recordExam) examine(ctx context.Context, c *config) {
 	r.hearings, errs[4] = store.Hearings(ctx)
 	r.findings, errs[5] = store.Findings(ctx)
 	r.leases, errs[6] = leases(ctx, store, c, r.now)
+	r.step, errs[7] = store.ClockStep(ctx)
 	r.contentsErr = errors.Join(errs[:]...)
 }
 

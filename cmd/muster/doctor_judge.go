@@ -17,6 +17,7 @@ const (
 	waitFail    = 10 * time.Minute
 	intentWarn  = 5 * time.Minute // they are looked for every 15 s
 	tickWarn    = time.Minute
+	stepWarn    = 24 * time.Hour // since the shared clock stepped
 	expiryWarn  = 14 * 24 * time.Hour
 	rateWarnPct = 10
 )
@@ -99,7 +100,7 @@ func (r *recordExam) judge(s *sheet, c *config) {
 		s.add(levelWarn, postgres, "let it become muster_app: GRANT muster_app TO "+r.role,
 			"PostgreSQL %s as %s, not as muster_app: the audit trail is protected by triggers alone", r.health.Server, r.role)
 	}
-	skew(s, r.now.Sub(r.at), r.within, "Postgres", "this host")
+	r.judgeClock(s)
 	switch n := r.health.DeadLetters; {
 	case n > 0:
 		s.add(levelWarn, "dead-letters", "see muster dead-letters, then retry or drop them", "%d failed for good", n)
@@ -109,6 +110,23 @@ func (r *recordExam) judge(s *sheet, c *config) {
 	lag(s, "outbox", r.health.Waiting, r.health.OldestWait, waitWarn, waitFail, "is NATS up, and does a muster serve run?", "message waits for NATS", "messages wait for NATS")
 	lag(s, "intents", r.health.OpenIntents, r.health.OldestOpen, intentWarn, time.Hour, "a muster serve settles them: does one run, and does GitHub answer?", "deletion has no outcome yet", "deletions have no outcome yet")
 	r.judgeTicks(s, c)
+}
+
+// judgeClock is the line about Postgres's clock: whether it has stepped within a
+// day, and else whether it agrees with this host's.
+func (r *recordExam) judgeClock(s *sheet) {
+	age := r.now.Sub(r.step.At)
+	if r.step.At.IsZero() || age > stepWarn {
+		skew(s, r.now.Sub(r.at), r.within, "Postgres", "this host")
+		return
+	}
+	way := "leapt ahead"
+	if r.step.By < 0 {
+		way = "went back"
+	}
+	s.add(levelWarn, "clock", "let NTP slew Postgres's clock instead of setting it; see CK900W in muster audit",
+		"Postgres's clock %s by %s, %s ago; it is %s off this host's now", way, orNone(span(r.step.By.Abs())), orNone(span(max(age, 0))),
+		r.now.Sub(r.at).Abs().Round(time.Millisecond))
 }
 
 // skew is the line about two clocks, of which the difference is known within

@@ -104,6 +104,16 @@ func TestDoctorOnOneFault(t *testing.T) {
 			e.record.at, e.targets[0].x.ServerTime = noon.Add(-6*time.Second), noon.Add(3*time.Second) // GitHub is in between
 		}, "clock", levelWarn,
 			"Postgres is 6s ahead of this host; set the clocks by NTP"},
+		{"a clock that went back", func(e *examined) {
+			e.record.step = db.ClockStep{Steps: 1, At: noon.Add(-time.Hour), By: -3 * time.Hour}
+		}, "clock", levelWarn,
+			"Postgres's clock went back by 3h, 1h ago; it is 0s off this host's now; let NTP slew Postgres's clock instead of setting it; see CK900W in muster audit"},
+		{"a clock that leapt", func(e *examined) { e.record.step = db.ClockStep{Steps: 2, At: noon, By: 3 * time.Hour} }, "clock", levelWarn,
+			"Postgres's clock leapt ahead by 3h, less than a second ago; it is 0s off this host's now; let NTP slew Postgres's clock instead of setting it; see CK900W in muster audit"},
+		{"a clock that stepped long ago", func(e *examined) {
+			e.record.step = db.ClockStep{Steps: 2, At: noon.Add(-25 * time.Hour), By: time.Hour}
+		}, "clock", levelOK,
+			"Postgres and this host agree within 1ms"},
 		{"a slow Postgres whose clock may be right", func(e *examined) { e.record.at, e.record.within = noon.Add(3*time.Second), 4*time.Second }, "clock", levelOK, "Postgres and this host agree within 4s"},
 		{"dead letters", func(e *examined) { e.record.health.DeadLetters = 2 }, "dead-letters", levelWarn,
 			"2 failed for good; see muster dead-letters, then retry or drop them"},

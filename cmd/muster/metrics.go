@@ -208,6 +208,7 @@ var (
 		db.GaugeDeadLetters:       describe(db.GaugeDeadLetters, "Messages that failed for good and wait for somebody.", nil),
 		db.GaugeOutboxAge:         describe(db.GaugeOutboxAge, "How long the oldest unpublished message has been waiting.", nil),
 		db.GaugeOpenIntents:       describe(db.GaugeOpenIntents, "Deletions that were intended and have no outcome yet.", nil),
+		db.GaugeClockSteps:        describe(db.GaugeClockSteps, "How often Postgres's clock was found to have gone back or leapt ahead.", nil),
 		db.GaugeFindings:          describe(db.GaugeFindings, "Things that are wrong with a target: see api.findings.", byTarget),
 		db.GaugeDemandAge:         describe(db.GaugeDemandAge, "Since all workflow jobs of a target with pools were compared with GitHub's; absent: never.", byTarget),
 		db.GaugePoolMin:           describe(db.GaugePoolMin, "Fewest hosts of the pool, by its newest decision, as all muster_pool_ figures are.", byPool),

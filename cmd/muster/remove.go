@@ -131,6 +131,7 @@ func explain(reasons []string) string {
 		policies.ReasonBooting:             "it was registered a moment ago and may be starting yet",
 		policies.ReasonHold:                "an operator wants it kept: api.holds says who and why, muster unhold lifts it",
 		policies.ReasonBudget:              "GitHub's limits leave no room for it now; muster doctor says until when",
+		policies.ReasonClock:               "Postgres's clock has stepped; muster doctor says when",
 		policies.ReasonRate:                "ten in the last minute are enough; wait a little",
 		remove.ReasonRenamed:               "GitHub shows another name for its id; wait for the next sync",
 		remove.ReasonElsewhere:             "another deletion of it is under way",

@@ -15,6 +15,7 @@ import (
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/internal/clock"
 	"github.com/muster-fleet/muster/internal/web"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/queue"
@@ -115,9 +116,14 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	g, ctx := errgroup.WithContext(ctx)
 	record, conn := began.record, began.conn
 	now := record.Now
+	watch := &clock.Watch{Log: s.log, Record: db.Clock{DB: record}}
 
 	remover := &remove.Remover{
 		Log: s.log, DB: record, Now: now, Hosts: conn, Observe: s.metrics.action,
+		Steady: func(ctx context.Context) error {
+			_, err := watch.Sure(ctx)
+			return err
+		},
 		Targets: func() map[string]remove.Target { return s.wired().remove },
 	}
 	issuer := &token.Issuer{
@@ -171,7 +177,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 				Pools: func() []*policies.Pool { return s.wiring.Load().config.pools },
 			},
 			fleet.JobHousekeep: &housekeep.Housekeeper{
-				Log: s.log, DB: record, Now: now,
+				Log: s.log, DB: record, Now: sure(watch),
 				Keep:  func() time.Duration { return s.wiring.Load().config.retain },
 				Pools: func() []string { return s.wiring.Load().names(fleet.JobScale) },
 			},
@@ -184,6 +190,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	})
 	reload.told = func(ctx context.Context, err error) { s.reloaded(ctx, record, err) }
 
+	g.Go(func() error { return watch.Run(ctx) })
 	g.Go(func() error { return relay.Run(ctx) })
 	g.Go(func() error {
 		return ticking.Run(ctx, func() []scheduler.Schedule { return s.wiring.Load().schedules() }, reload.changed)
@@ -207,6 +214,19 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 		return issuer.Serve(ctx)
 	})
 	return g.Wait()
+}
+
+// sure reads the watched clock for jobs that cannot be undone. While it is in
+// doubt the job comes again when it may be believed.
+func sure(watch *clock.Watch) func(context.Context) (time.Time, error) {
+	return func(ctx context.Context) (time.Time, error) {
+		now, err := watch.Sure(ctx)
+		var doubt *clock.InDoubt
+		if errors.As(err, &doubt) {
+			return now, worker.RetryAfter(doubt.Left+time.Second, err)
+		}
+		return now, err
+	}
 }
 
 // Receive takes in a webhook, once there is something to record it with.

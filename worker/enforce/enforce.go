@@ -129,9 +129,9 @@ func (e *Enforcer) run(ctx context.Context, p *policies.Policy, runners *fleetRe
 			return counts, nil
 		}
 		if res.Postponed != "" {
-			e.Log.InfoContext(ctx, "GitHub's limits leave no room for deletions, the rest of the pass is left to the next", "policy", p.Name,
+			e.Log.InfoContext(ctx, "deletions have to wait, the rest of the pass is left to the next", "policy", p.Name,
 				"target", trigger.Name, "trigger", trigger.ID, "reason", res.Postponed)
-			counts["reason_"+policies.ReasonBudget]++
+			counts["reason_"+res.Decision.Reasons[0]]++
 			return counts, nil
 		}
 	}

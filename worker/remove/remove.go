@@ -58,13 +58,16 @@ type host interface {
 	Drain(ctx context.Context, r fleet.HostRequest) (busy bool, err error)
 }
 
-// Remover removes runners. All fields but Hosts and Observe are required. It is
+// Remover removes runners. All fields but Steady, Hosts and Observe are required. It is
 // safe for concurrent use, in one process and in several on one database.
 type Remover struct {
 	Log     *slog.Logger
 	DB      *db.DB
 	Now     func(context.Context) (time.Time, error)
 	Targets func() map[string]Target // by name, as configured now
+	// Steady returns why the clock cannot be believed now; nil: it can. While it
+	// cannot, nobody is removed. A nil Steady always believes it.
+	Steady func(context.Context) error
 	// Hosts is who asks hosts. Nil: whatever has to be drained is kept.
 	Hosts host
 	// Observe sees every action that was settled. Nil: nobody does.
@@ -93,8 +96,8 @@ type Result struct {
 	Action fleet.Action
 	// Halted is why the policy was halted by this request; empty: it was not.
 	Halted string
-	// Postponed is why GitHub's limits do not leave room for the deletion now;
-	// empty: they do, or nobody had to ask.
+	// Postponed is why the deletion is left to a later pass: GitHub's limits do
+	// not leave room for it, or the clock cannot be believed. Empty: it is not.
 	Postponed string
 }
 
@@ -179,12 +182,7 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 		d := &res.Decision
 		d.TriggerID = req.TriggerID
 		if d.Verdict == fleet.VerdictAct {
-			// An intent that could not be carried out would only be noise in
-			// the trail, and used up for nothing.
-			if err := target.GitHub.AffordsRemoval(target.Scope, req.RunnerID); err != nil {
-				res.Postponed = err.Error()
-				d.Verdict, d.Reasons, d.Evidence["budget"] = fleet.VerdictKeep, []string{policies.ReasonBudget}, err.Error()
-			}
+			res.Postponed = r.postpone(ctx, target, req, d)
 		}
 		if req.Reason != "" {
 			d.Evidence["operator_reason"] = req.Reason
@@ -205,6 +203,24 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 		return Result{}, fmt.Errorf("decide on runner %s/%d: %w", req.Target, req.RunnerID, err)
 	}
 	return res, nil
+}
+
+// postpone turns a decision to act into one to keep where the deletion has to be
+// left to a later pass, and returns why; empty: it need not be. An intent that
+// could not be carried out would only be noise in the trail.
+func (r *Remover) postpone(ctx context.Context, target Target, req Request, d *fleet.Decision) string {
+	reason := policies.ReasonBudget
+	err := target.GitHub.AffordsRemoval(target.Scope, req.RunnerID)
+	if err == nil && r.Steady != nil {
+		reason = policies.ReasonClock
+		err = r.Steady(ctx)
+	}
+	if err == nil {
+		return ""
+	}
+	d.Verdict, d.Reasons = fleet.VerdictKeep, []string{reason}
+	d.Evidence[reason] = err.Error()
+	return err.Error()
 }
 
 // store stores a decision to act, and any other if it differs from the last
