@@ -260,8 +260,9 @@ func (tx *Tx) copyRunners(ctx context.Context, table pgx.Identifier, target stri
 // LinkHosts notes on runners first seen at that moment which host they run on:
 // the one of the same name that had been given a registration token for this
 // target, still good then. config.sh names a runner after its host unless told
-// otherwise; a name that is merely similar proves nothing. Where no host was
-// given any, the runners are not read.
+// otherwise; a name that is merely similar proves nothing, and neither does one
+// in another case that several runners have. Where no host was given any, the
+// runners are not read.
 func (tx *Tx) LinkHosts(ctx context.Context, target string, firstSeenAt time.Time) error {
 	_, err := tx.tx.Exec(ctx, `
 		WITH given AS MATERIALIZED (
@@ -269,12 +270,19 @@ func (tx *Tx) LinkHosts(ctx context.Context, target string, firstSeenAt time.Tim
 			FROM muster.token
 			WHERE target = $1 AND kind = 'registration' AND outcome = 'issued'
 				AND issued_at <= $2 AND expires_at >= $2
+		), alike AS MATERIALIZED (
+			SELECT lower(o.name) AS name
+			FROM muster.runner o
+			WHERE EXISTS (SELECT FROM given) AND o.target = $1 AND o.removed_at IS NULL AND lower(o.name) IN (SELECT host FROM given)
+			GROUP BY lower(o.name)
+			HAVING count(*) > 1
 		)
 		UPDATE muster.runner r
 		SET host = g.host
 		FROM given g
 		WHERE EXISTS (SELECT FROM given)
-			AND r.target = $1 AND r.first_seen_at = $2 AND lower(r.name) = g.host`, target, firstSeenAt)
+			AND r.target = $1 AND r.first_seen_at = $2 AND lower(r.name) = g.host
+			AND (r.name = g.host OR g.host NOT IN (SELECT name FROM alike))`, target, firstSeenAt)
 	if err != nil {
 		return fmt.Errorf("link runners of %s to hosts: %w", target, translate(err))
 	}

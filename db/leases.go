@@ -193,9 +193,14 @@ func (tx *Tx) ClaimLease(ctx context.Context, requestID, host string, now time.T
 
 // AdvanceLeases moves the claimed requests of a target on whose hosts have a
 // runner now, in one statement. A runner is a host's by the token it was
-// registered with, by its name, or by the host's heartbeat; it has to have
-// appeared or changed its status since the host was asked for. From then on it
-// is the pool's, whatever its labels are.
+// registered with, or by its name; it has to have appeared or changed its status
+// since the host was asked for. From then on it is the pool's, whatever its labels
+// are.
+//
+// The heartbeat of a host speaks for a runner of another name only where nobody
+// else may have it: no token shows whose it is, no host of its name was ever heard
+// of, and no other host lists it. Else a host that lists the runners of others
+// would use up their requests, and have its pool take them away.
 //
 // A runner that came of several requests of its host is of the newest.
 //
@@ -217,12 +222,15 @@ func (tx *Tx) AdvanceLeases(ctx context.Context, target string, at time.Time) er
 			SELECT l.request_id, l.requested_at, r.runner_id, r.status = 'online' AS online, r.first_seen_at, r.status_since
 			FROM waiting l
 			JOIN muster.runner r ON r.target = $1 AND r.removed_at IS NULL
-				AND (r.host = l.host OR r.name = l.host)
+				AND (r.host = l.host OR r.host IS NULL AND r.name = l.host)
 			UNION ALL
 			SELECT l.request_id, l.requested_at, r.runner_id, r.status = 'online', r.first_seen_at, r.status_since
 			FROM waiting l
 			JOIN muster.host_runner s ON s.host = l.host AND s.target = $1
-			JOIN muster.runner r ON r.target = $1 AND r.name = s.name AND r.removed_at IS NULL
+			JOIN muster.runner r ON r.target = $1 AND r.name = s.name AND r.removed_at IS NULL AND r.host IS NULL
+			WHERE NOT EXISTS (SELECT FROM muster.host o WHERE o.host = lower(r.name) AND o.host <> l.host)
+				AND NOT EXISTS (SELECT FROM muster.token o WHERE o.host = lower(r.name) AND o.host <> l.host AND o.outcome = 'issued')
+				AND NOT EXISTS (SELECT FROM muster.host_runner o WHERE o.target = $1 AND o.name = r.name AND o.host <> l.host)
 		), best AS (
 			SELECT DISTINCT ON (request_id) request_id, requested_at, runner_id, online
 			FROM mine

@@ -96,6 +96,50 @@ func TestLeasesFollowTheRunnersOfTheirHosts(t *testing.T) {
 	w.want("beating online 3, before online 4, linked online 1, named online 2, - requested", states)
 }
 
+// A host that lists the runners of others in its heartbeat speaks for none of
+// them: its request waits, theirs go on, and no runner becomes its pool's.
+func TestAHeartbeatSpeaksForNoRunnerThatMayBeAnothers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	leases := w.leases(4, t0)
+	w.claim(leases[0], "named")
+	w.claim(leases[1], "honest")
+	w.claim(leases[2], "greedy")
+	for id := range int64(6) {
+		w.runner(id + 1)
+	}
+	w.exec(`UPDATE muster.runner SET status = 'online'`)
+	w.exec(`UPDATE muster.runner SET name = 'named' WHERE runner_id = 1`)
+	w.exec(`UPDATE muster.runner SET name = 'tokened', host = 'tokened' WHERE runner_id = 2`)
+	w.exec(`UPDATE muster.runner SET name = 'Beating' WHERE runner_id = 3`)
+	w.exec(`UPDATE muster.runner SET name = 'given' WHERE runner_id = 4`)
+	w.exec(`UPDATE muster.runner SET name = 'shared' WHERE runner_id = 5`)
+	w.exec(`UPDATE muster.runner SET name = 'own' WHERE runner_id = 6`)
+	w.exec(`INSERT INTO muster.token (host, request_id, attempt, target, kind, outcome, body_sha256, requested_at, issued_at, expires_at)
+		VALUES ('given', gen_random_uuid(), 1, 'acme', 'registration', 'issued', '', $1, $1, $1)`, t0.Add(-48*time.Hour))
+	w.exec(`INSERT INTO muster.host (host, last_heartbeat_at) VALUES ('greedy', $1), ('beating', $1), ('honest', $1), ('other', $1)`, t0)
+	w.exec(`INSERT INTO muster.host_runner (host, target, name, state, at)
+		SELECT 'greedy', 'acme', name, 'idle', $1 FROM unnest('{named,tokened,Beating,given,shared}'::text[]) AS listed (name)`, t0)
+	w.exec(`INSERT INTO muster.host_runner (host, target, name, state, at) VALUES ('other', 'acme', 'shared', 'idle', $1), ('honest', 'acme', 'own', 'idle', $1)`, t0)
+	w.tx(func(tx *db.Tx) error { return tx.AdvanceLeases(w.ctx, "acme", t0.Add(time.Minute)) })
+	w.want("greedy claimed, honest online 6, named online 1, - requested", states)
+	w.want("named, own", `SELECT string_agg(name, ', ' ORDER BY name) FROM muster.runner WHERE pool IS NOT NULL`)
+}
+
+// The runner of a host's name is not its own where a token shows that it is
+// another's.
+func TestANameIsNotAHostsWhereATokenSaysOtherwise(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target()
+	w.claim(w.leases(1, t0)[0], "build-01")
+	w.runner(1)
+	w.exec(`UPDATE muster.runner SET name = 'build-01', host = 'build-02', status = 'online'`)
+	w.tx(func(tx *db.Tx) error { return tx.AdvanceLeases(w.ctx, "acme", t0.Add(time.Minute)) })
+	w.want("build-01 claimed", states)
+}
+
 // A host that comes when its request is over counts for the pool all the same,
 // whatever labels it brings, and the request says what became of it.
 func TestALateHostIsThePools(t *testing.T) {

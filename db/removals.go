@@ -54,7 +54,7 @@ const removalQuery = `
 	LEFT JOIN LATERAL (
 		SELECT max(at) AS at
 		FROM muster.host_runner
-		WHERE target = r.target AND name = r.name AND state = 'stopped'
+		WHERE target = r.target AND name = r.name AND state = 'stopped' AND host = coalesce(r.host, host)
 	) stopped ON true`
 
 func scanRemoval(row pgx.CollectableRow) (fleet.Removal, error) {

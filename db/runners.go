@@ -30,7 +30,9 @@ const observedColumns = `
 	spared.at,
 	coalesce(CASE WHEN named.began_at > open.began_at THEN named.workflow_job_id ELSE open.workflow_job_id END, named.workflow_job_id, 0),
 	greatest(open.began_at, named.began_at), done.at,
-	coalesce(says.host, ''), coalesce(says.several, false), says.seen_at, coalesce(says.stopped, false), says.busy_at, says.idle_at, tokens.at,
+	coalesce(own.host, ''), own.seen_at, coalesce(own.stopped, false),
+	coalesce(CASE WHEN says.first <> coalesce(r.host, r.name) THEN says.first WHEN says.last <> coalesce(r.host, r.name) THEN says.last END, ''),
+	says.busy_at, says.idle_at, tokens.at,
 	hold.reason, hold.by, hold.at, hold.until`
 
 // observedFrom joins what observedColumns need, and observedOne for the runner $2
@@ -60,12 +62,13 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	var offline, online, busy, removed, missing, spared *time.Time
 	var began, done, seen, atWork, idle, token, held, until *time.Time
 	var reason, by *string
+	var own fleet.HostClaim
 	var us int64
 	var span float64
 	err := row.Scan(&o.Target, &o.ID, &o.Name, &o.OS, &o.Status, &o.Busy, &o.Labels, &o.Group, &o.Ephemeral, &o.Version,
 		&o.Host, &o.Pool, &o.FirstSeenAt, &o.LastSeenAt, &o.StatusSince, &offline, &online, &busy,
 		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span, &spared,
-		&o.Work.OpenJob, &began, &done, &o.HostSays.Name, &o.HostSays.Several, &seen, &o.HostSays.Stopped, &atWork, &idle, &token,
+		&o.Work.OpenJob, &began, &done, &own.Host, &seen, &own.Stopped, &o.HostSays.Stranger, &atWork, &idle, &token,
 		&reason, &by, &held, &until)
 	if err != nil {
 		return o, err
@@ -74,7 +77,12 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	o.OfflineSince, o.LastOnlineAt, o.LastBusyAt = utc(offline), utc(online), utc(busy)
 	o.RemovedAt, o.MissingSince, o.SparedAt = utc(removed), utc(missing), utc(spared)
 	o.Work.OpenSince, o.Work.LastDoneAt = utc(began), utc(done)
-	o.HostSays.SeenAt, o.HostSays.TokenAt = utc(seen), utc(token)
+	own.SeenAt, o.HostSays.TokenAt = utc(seen), utc(token)
+	if o.Host != "" {
+		o.HostSays.Name, o.HostSays.SeenAt, o.HostSays.Stopped = own.Host, own.SeenAt, own.Stopped
+	} else {
+		o.Claim = own // a name alone proves nothing
+	}
 	o.HostSays.BusyAt, o.HostSays.IdleAt = utc(atWork), utc(idle)
 	o.Hold = fleet.Hold{Reason: text(reason), By: text(by), At: utc(held), Until: utc(until)}
 	o.OfflineFor = time.Duration(us) * time.Microsecond

@@ -10,7 +10,9 @@ package db
 // event has no id or one that nobody here has, the name alone says whose it is:
 // so no job that tells of a runner at all is lost. When it began by its own word
 // may be unknown: then what counts is when the event came. Several hosts may
-// speak of one name: any of them is heard.
+// speak of one name: that the runner works or waits is heard from any of them. How
+// a host fares itself is read of the runner's own host alone: the one that was
+// handed its token, or else the one of its very name.
 //
 // The one exception is the newest completed job: there are as many of those as a
 // year has, and reading them all costs more than going down two indexes for each
@@ -54,16 +56,21 @@ func witnesses(ofName string) string {
 		)) AS at
 	) done ON true
 	LEFT JOIN (
-		SELECT s.target, s.name, min(s.host) AS host, count(*) > 1 AS several, max(h.last_heartbeat_at) AS seen_at, bool_and(whole.stopped) AS stopped,
+		SELECT s.target, s.name, min(s.host) AS first, max(s.host) AS last,
 			max(h.last_heartbeat_at) FILTER (WHERE s.state = 'busy') AS busy_at,
 			max(h.last_heartbeat_at) FILTER (WHERE s.state = 'idle') AS idle_at
+		FROM muster.host_runner s
+		JOIN muster.host h ON h.host = s.host
+		GROUP BY s.target, s.name
+	) says ON says.target = r.target AND says.name = r.name
+	LEFT JOIN (
+		SELECT s.target, s.name, s.host, h.last_heartbeat_at AS seen_at, whole.stopped
 		FROM muster.host_runner s
 		JOIN muster.host h ON h.host = s.host
 		JOIN (
 			SELECT host, bool_and(state = 'stopped') AS stopped FROM muster.host_runner GROUP BY host
 		) whole ON whole.host = s.host
-		GROUP BY s.target, s.name
-	) says ON says.target = r.target AND says.name = r.name
+	) own ON own.target = r.target AND own.name = r.name AND own.host = coalesce(r.host, r.name)
 	LEFT JOIN (
 		SELECT target, host, max(issued_at) AS at
 		FROM muster.token

@@ -1,6 +1,23 @@
 package fleet
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// HostNames names hosts. The zero HostNames names none.
+type HostNames struct {
+	Names    []string // exactly
+	Prefixes []string // each literal, and never empty
+}
+
+// Has reports whether a host is named. Names are compared exactly: in a rule of
+// trust, a pattern lets in more than it was meant to.
+func (n HostNames) Has(host string) bool {
+	begins := func(prefix string) bool { return prefix != "" && strings.HasPrefix(host, prefix) }
+	return slices.Contains(n.Names, host) || slices.ContainsFunc(n.Prefixes, begins)
+}
 
 // HostState is what is known of a host as a whole.
 type HostState string

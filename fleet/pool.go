@@ -156,6 +156,9 @@ const (
 	// FindingMislabelledHost is a pool whose hosts were registered without its
 	// labels: they count, and serve none of its jobs.
 	FindingMislabelledHost FindingKind = "mislabelled_host"
+	// FindingClaimedRunner is a runner that a host lists in its heartbeat which has
+	// neither a token of muster's nor a grant for the runner's name.
+	FindingClaimedRunner FindingKind = "claimed_runner"
 )
 
 // Finding is one thing that is wrong.

@@ -1,6 +1,9 @@
 package fleet
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Status is what GitHub says of the connection of a runner.
 type Status string
@@ -60,8 +63,11 @@ type Observed struct {
 	MissingSince time.Time
 
 	Work     Work       // what workflow jobs say of it
-	HostSays HostReport // what its host says of it
+	HostSays HostReport // what hosts say of it
 	Hold     Hold
+	// Claim is what a host of the runner's very name says, where no token shows
+	// whose the runner is. See Vouch.
+	Claim HostClaim
 }
 
 // Booting reports whether the runner was registered with a token of muster's a
@@ -70,11 +76,30 @@ func (o *Observed) Booting(now time.Time) bool {
 	return o.Host != "" && !o.HostSays.TokenAt.IsZero() && o.LastOnlineAt.IsZero() && now.Sub(o.FirstSeenAt) < BootTime
 }
 
-// Machine is the host that the runner is on; empty where that is not known, or
-// where what is known does not agree.
+// Vouch decides whether the claim of a host to the runner counts: it does where
+// a grant lets that host register runners with the target. Else the host is a
+// stranger to the runner. Whoever reads runners to decide on them calls it first.
+func (o *Observed) Vouch(hosts HostNames) {
+	claim := o.Claim
+	o.Claim = HostClaim{}
+	switch {
+	case claim.Host == "":
+	case hosts.Has(claim.Host):
+		o.HostSays.Name, o.HostSays.SeenAt, o.HostSays.Stopped = claim.Host, claim.SeenAt, claim.Stopped
+	default:
+		o.HostSays.Stranger = cmp.Or(o.HostSays.Stranger, claim.Host)
+	}
+}
+
+// Machine is the host that the runner is on, which may be asked to let it go;
+// empty where that is not known. A host is known by custody alone: it was handed
+// a token of muster's for the runner's name, or the runner has its name and a
+// grant lets it register runners with the target. Any host can list any runner in
+// its heartbeat, and would then be asked whether another machine is at work. Where
+// another host lists the runner too, what is known does not agree.
 func (o *Observed) Machine() string {
 	switch {
-	case o.HostSays.Several, o.Host != "" && o.HostSays.Name != "" && o.Host != o.HostSays.Name:
+	case o.HostSays.Stranger != "":
 		return ""
 	case o.Host != "":
 		return o.Host

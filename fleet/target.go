@@ -97,6 +97,8 @@ type Target struct {
 	// that still counts as observed time. Zero means nothing ever counts.
 	MaxObservationGap time.Duration
 	Brake             Brake
+	// Hosts are those that a grant lets register runners with the target.
+	Hosts HostNames
 }
 
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)

@@ -30,18 +30,25 @@ func (w Work) Open(now time.Time) bool {
 	return w.OpenJob != 0 && now.Sub(w.OpenSince) <= LongestWorkflowJob
 }
 
-// HostReport is what is known of the host that a runner is on, and what that
-// host last said of the runner.
-type HostReport struct {
-	// Name is the host whose heartbeat lists the runner; empty: none does.
-	// Several says that others list one of this name too.
-	Name    string
-	Several bool
-	SeenAt  time.Time // its newest heartbeat; zero: none came
+// HostClaim is a host that lists a runner in its heartbeat, and how it fares
+// itself. The zero HostClaim says that none does.
+type HostClaim struct {
+	Host    string
+	SeenAt  time.Time // its newest heartbeat
 	Stopped bool      // that one said of all its runners that they are stopped
-	TokenAt time.Time // when it was last handed a token to register with; zero: never
-	// BusyAt and IdleAt are when the heartbeat came that last said of this
-	// runner that its program is at work, or waits for work, and still stands.
+}
+
+// HostReport is what is known of the host that a runner is on, and what hosts
+// last said of the runner. What speaks against a runner is taken from its own
+// host alone; what protects it, from any host.
+type HostReport struct {
+	Name     string    // its own host, where that lists the runner; empty: it does not
+	SeenAt   time.Time // the newest heartbeat of its own host; zero: none came
+	Stopped  bool      // that one said of all its runners that they are stopped
+	TokenAt  time.Time // when its own host was last handed a token to register with; zero: never
+	Stranger string    // another host that lists the runner; empty: none does
+	// BusyAt and IdleAt are when the heartbeat of any host came that last said of
+	// this runner that its program is at work, or waits for work, and still stands.
 	BusyAt, IdleAt time.Time
 }
 

@@ -351,5 +351,24 @@ func (r *reader) grants(n node) {
 		g.MaxLive = m.get("max_live").integer(0, 1, 1_000_000)
 		m.close()
 		r.config.grants = append(r.config.grants, g)
+		r.admit(g)
+	}
+}
+
+// admit notes on the targets of a grant which hosts may register runners with
+// them: a host may then be asked to drain a runner of its own name.
+func (r *reader) admit(g token.Grant) {
+	if !slices.Contains(g.Kinds, fleet.TokenRegistration) && !slices.Contains(g.Kinds, fleet.TokenJIT) {
+		return
+	}
+	for i := range r.config.targets {
+		t := &r.config.targets[i]
+		if !slices.Contains(g.Targets, t.Name) {
+			continue
+		}
+		t.Hosts.Names = append(t.Hosts.Names, g.Hosts...)
+		if g.HostPrefix != "" {
+			t.Hosts.Prefixes = append(t.Hosts.Prefixes, g.HostPrefix)
+		}
 	}
 }

@@ -72,6 +72,7 @@ policies: [policies/*.yaml]
 grants:
   - {hosts: [build-01], targets: [acme], kinds: [registration, removal], per_hour: 20}
   - {host_prefix: gpu-, targets: [octo], kinds: [jit], labels: [GPU, linux], per_hour: 60, max_live: 40}
+  - {hosts: [janitor], targets: [acme, octo], kinds: [removal], per_hour: 20}
 retain_days: 30
 `
 
@@ -116,6 +117,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		Name: "acme", Scope: fleet.Scope{Kind: fleet.ScopeOrg, Owner: "acme"},
 		APIURL: "https://ghes.example.com/api/v3", MaxObservationGap: 2 * time.Hour,
 		Brake: fleet.Brake{Percent: 30, Min: 5, Window: time.Hour},
+		Hosts: fleet.HostNames{Names: []string{"build-01"}},
 	}
 	if diff := cmp.Diff(want, acme.Target); diff != "" {
 		t.Errorf("target acme (-want +got):\n%s", diff)
@@ -124,6 +126,9 @@ func TestEveryKeyArrives(t *testing.T) {
 		t.Errorf("tokens of acme = %v, %s", acme.shareRegistration, acme.minValidity)
 	}
 	octo, _ := c.target("octo")
+	if diff := cmp.Diff(fleet.HostNames{Prefixes: []string{"gpu-"}}, octo.Hosts); diff != "" {
+		t.Errorf("hosts of octo (-want +got):\n%s", diff)
+	}
 	if octo.APIURL != fleet.DefaultAPIURL || octo.MaxObservationGap != time.Hour || octo.Brake != fleet.DefaultBrake || !octo.shareRegistration || octo.minValidity != 20*time.Minute {
 		t.Errorf("defaults of octo = %+v", octo)
 	}
@@ -152,6 +157,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	if diff := cmp.Diff([]token.Grant{
 		{Hosts: []string{"build-01"}, Targets: []string{"acme"}, Kinds: []fleet.TokenKind{"registration", "removal"}, PerHour: 20},
 		{HostPrefix: "gpu-", Targets: []string{"octo"}, Kinds: []fleet.TokenKind{"jit"}, Labels: []string{"gpu", "linux"}, PerHour: 60, MaxLive: 40},
+		{Hosts: []string{"janitor"}, Targets: []string{"acme", "octo"}, Kinds: []fleet.TokenKind{"removal"}, PerHour: 20},
 	}, c.grants); diff != "" {
 		t.Errorf("grants (-want +got):\n%s", diff)
 	}

@@ -94,8 +94,21 @@ func tellFinding(f fleet.Finding) (found, mend string) {
 		return fmt.Sprintf("%s for no label%s, so nobody can tell which hosts would do", jobs, since), "write runs-on in the workflow"
 	case fleet.FindingUnservedJob:
 		return tellUnserved(f, counted(f.Detail["jobs"], "workflow job wants ", "workflow jobs want ")+subject+since)
+	case fleet.FindingClaimedRunner:
+		return tellClaimed(f, subject, since)
 	}
 	return fmt.Sprintf("%s: %s%s", f.Kind, subject, since), "see api.findings"
+}
+
+// tellClaimed is what is wrong where a host lists a runner that is not its own.
+func tellClaimed(f fleet.Finding, runner, since string) (found, mend string) {
+	claimants := printable(fmt.Sprint(f.Detail["claimed_by"]))
+	if host, known := f.Detail["host"].(string); known {
+		return fmt.Sprintf("runner %s of host %s is listed by %s too%s, so no host is asked to drain it", runner, printable(host), claimants, since),
+			"mend the heartbeats of " + claimants
+	}
+	return fmt.Sprintf("runner %s is listed by %s%s, which has neither a token nor a grant for that name, so no host is asked to drain it", runner, claimants, since),
+		"name the runner after its host, and let a grant cover the host"
 }
 
 // tellUnserved is what is wrong where jobs want labels.

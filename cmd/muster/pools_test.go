@@ -28,6 +28,10 @@ func TestAFindingIsToldAsItIs(t *testing.T) {
 		{unserved(fleet.Evidence{"closed_pool": "linux"}), "which pool linux has; its runner groups are closed to acme/site", "no pool"},
 		{unserved(fleet.Evidence{"jobs": 1}), "1 workflow job wants linux,x64 since ", "jobs"},
 		{fleet.Finding{Kind: fleet.FindingMislabelledHost, Subject: "linux", Detail: one}, "1 host of pool linux was registered without x64", "1 hosts"},
+		{fleet.Finding{Kind: fleet.FindingClaimedRunner, Subject: "r1", Since: since, Detail: fleet.Evidence{"claimed_by": "h9", "host": "r1"}},
+			"runner r1 of host r1 is listed by h9 too since ", "neither"},
+		{fleet.Finding{Kind: fleet.FindingClaimedRunner, Subject: "r1", Since: since, Detail: fleet.Evidence{"claimed_by": "h9"}},
+			"runner r1 is listed by h9 since ", "too"},
 		{fleet.Finding{Kind: fleet.FindingUnlabelledJob, Subject: "acme/site", Since: since, Detail: one}, "1 workflow job of acme/site asks for no label since ", "jobs"},
 	} {
 		found, mend := tellFinding(tt.finding)

@@ -121,11 +121,7 @@ type host struct {
 func (w *world) hostOf(scope fleet.Scope, r githubsim.State) *host {
 	key := runnerKey(scope, r.ID)
 	if w.jobs.hosts[key] == nil {
-		name := fmt.Sprintf("h%d-%s", w.life, r.Name)
-		if isPooled(r) {
-			name = r.Name
-		}
-		w.jobs.hosts[key] = &host{name: name, target: w.targetOf(scope).Name, runner: r.Name, scope: scope, id: r.ID}
+		w.jobs.hosts[key] = &host{name: r.Name, target: w.targetOf(scope).Name, runner: r.Name, scope: scope, id: r.ID}
 		w.teach(w.jobs.hosts[key], answersTruth)
 	}
 	return w.jobs.hosts[key]

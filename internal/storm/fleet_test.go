@@ -31,7 +31,7 @@ func (w *world) populate(scope fleet.Scope) {
 	_, err := w.sim.CreateMany(scope, size, func(i int) githubsim.RunnerSpec {
 		w.names++
 		spec := githubsim.RunnerSpec{
-			Name: runnerName(w.names), Online: !is(i, nth), Ephemeral: is(i, ephemeral),
+			Name: w.runnerName(w.names), Online: !is(i, nth), Ephemeral: is(i, ephemeral),
 		}
 		spec.Busy = spec.Online && is(i, busy)
 		if is(i, keep) {
@@ -45,15 +45,20 @@ func (w *world) populate(scope fleet.Scope) {
 	w.ok(err)
 }
 
-// runnerName has later runners stand anywhere in the order of names.
-func runnerName(n int) string { return fmt.Sprintf("r%03d-%d", n*389%1000, n) }
+// runnerName has later runners stand anywhere in the order of names. No two lives
+// share a name, as hosts have those of their runners.
+func (w *world) runnerName(n int) string { return fmt.Sprintf("r%03d-%d-%d", n*389%1000, w.life, n) }
+
+// ownHosts are the hosts that grants let register runners: those of the names of
+// runners.
+var ownHosts = fleet.HostNames{Prefixes: []string{"r", "h"}}
 
 // newcomer registers one more runner. Hooks call it too.
 func (w *world) newcomer(scope fleet.Scope, kind int) {
 	w.mu.Lock()
 	w.names++
 	spec := githubsim.RunnerSpec{
-		Name: runnerName(w.names), Online: kind%3 > 0, Busy: kind%5 == 4, Ephemeral: kind%4 == 3,
+		Name: w.runnerName(w.names), Online: kind%3 > 0, Busy: kind%5 == 4, Ephemeral: kind%4 == 3,
 	}
 	w.mu.Unlock()
 	if _, err := w.sim.Create(scope, spec); err != nil {

@@ -130,7 +130,7 @@ func newWorld(t *rapid.T, r *record, of subject) *world {
 		scope := scopes[(first+i)%3]
 		w.targets = append(w.targets, &target{
 			Target: fleet.Target{
-				Name: fmt.Sprintf("storm%d-%s", w.life, scope.Kind), Scope: scope, APIURL: w.api, MaxObservationGap: time.Hour, Brake: brake,
+				Name: fmt.Sprintf("storm%d-%s", w.life, scope.Kind), Scope: scope, APIURL: w.api, MaxObservationGap: time.Hour, Brake: brake, Hosts: ownHosts,
 			},
 			covered: i == 0 || rapid.IntRange(0, 3).Draw(t, "covered") > 0,
 		})

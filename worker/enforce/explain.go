@@ -49,6 +49,7 @@ func Explain(ctx context.Context, d *Reader, all []*policies.Policy, target flee
 	if x.Runner, err = d.Runner(ctx, target.Name, id); err != nil {
 		return x, err
 	}
+	x.Runner.Vouch(target.Hosts)
 	if x.Target, err = d.TargetState(ctx, target.Name); err != nil {
 		return x, err
 	}

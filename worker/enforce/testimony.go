@@ -92,6 +92,9 @@ func host(r *fleet.Observed, now time.Time) Testimony {
 	default:
 		t.Says = fmt.Sprintf("%s is %s", name, state)
 	}
+	if stranger := r.HostSays.Stranger; stranger != "" {
+		t.Says += fmt.Sprintf("; %s lists it and has neither a token nor a grant for its name, so no host is asked to drain it", stranger)
+	}
 	switch r.HostSays.Says(now) {
 	case fleet.HostRunnerBusy:
 		t.Says, t.Objects = t.Says+", and says that the runner is at work", true

@@ -28,7 +28,8 @@ func TestWhyARunnerIsGone(t *testing.T) {
 		('r3', gen_random_uuid(), 1, 'acme', 'registration', 'issued', '', $1, $1, $1::timestamptz + interval '1 h'),
 		('r6', gen_random_uuid(), 1, 'acme', 'removal', 'denied', '', $1, NULL, NULL)`, at)
 	w.exec(`INSERT INTO muster.host (host, last_heartbeat_at) VALUES ('rack', $1)`, at)
-	w.exec(`INSERT INTO muster.host_runner (host, target, name, state, at) VALUES ('rack', 'acme', 'r4', 'stopped', $1), ('rack', 'acme', 'r1', 'idle', $1)`, at)
+	w.exec(`INSERT INTO muster.host_runner (host, target, name, state, at) VALUES ('rack', 'acme', 'r4', 'stopped', $1), ('rack', 'acme', 'r1', 'idle', $1), ('rack', 'acme', 'r3', 'stopped', $1)`, at)
+	w.exec(`UPDATE muster.runner SET host = 'r3' WHERE name = 'r3'`) // no other host speaks for it
 	w.exec(`UPDATE muster.runner SET last_online_at = $1 WHERE name = 'r5'`, at.Add(-14*24*time.Hour))
 	for _, id := range append(ids, once...) {
 		w.ok(w.sim.Remove(acme, id))

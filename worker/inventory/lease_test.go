@@ -9,6 +9,7 @@ import (
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
+	"github.com/muster-fleet/muster/worker/inventory"
 )
 
 // A runner may have another name than its host. Then the host's heartbeat says
@@ -39,4 +40,26 @@ func TestAHeartbeatTellsWhatCameOfALease(t *testing.T) {
 	w.wantNotModified(1)
 	w.want("online "+itoa(int(runner)), `SELECT concat_ws(' ', state, runner_id) FROM api.leases`)
 	w.want("linux", `SELECT pool FROM muster.runner`)
+}
+
+// A host that lists a runner which is not its own is found by the next complete
+// sync, and no longer once a grant says that it may have it.
+func TestASyncFindsRunnersThatStrangersClaim(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.create(1, githubsim.RunnerSpec{Name: "build-0", Online: true})
+	w.wantSync("complete +1 ~0 -0")
+	w.ok(w.db.InTx(w.ctx, func(tx *db.Tx) error {
+		return tx.SaveHeartbeats(w.ctx, []fleet.Heartbeat{{Host: "build-01", At: w.clock(), Runners: []fleet.HostRunner{
+			{Target: "acme", Name: "build-01", State: fleet.HostRunnerIdle},
+		}}})
+	}))
+	const found = `SELECT coalesce(string_agg(concat_ws(' ', kind, subject, detail->>'claimed_by'), ', '), '') FROM api.findings`
+	w.wantNotModified(1)
+	w.want("claimed_runner build-01 build-01", found)
+	target := w.syncer.Targets()["acme"]
+	target.Hosts = fleet.HostNames{Names: []string{"build-01"}}
+	w.syncer.Targets = func() map[string]inventory.Target { return map[string]inventory.Target{"acme": target} }
+	w.wantNotModified(1)
+	w.want("", found)
 }

@@ -345,6 +345,11 @@ func (s *Syncer) finish(ctx context.Context, tx *db.Tx, w *walk, sync fleet.Sync
 			return err
 		}
 	}
+	if sync.Outcome == fleet.SyncComplete {
+		if err := tx.SaveClaims(ctx, w.target.Name, w.target.Hosts, w.began); err != nil {
+			return err
+		}
+	}
 	if sync.Outcome == fleet.SyncComplete && s.Enforce != nil && s.Enforce(w.target.Name) {
 		err := tx.QueueOnce(ctx, fleet.Trigger{
 			ID: uuid.NewString(), Job: fleet.JobEnforce, Name: w.target.Name, Source: fleet.SourceSync, Parent: sync.TriggerID,

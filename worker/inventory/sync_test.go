@@ -252,14 +252,16 @@ func TestRunnersAreLinkedToTheHostThatAsked(t *testing.T) {
 			VALUES ($1, gen_random_uuid(), 1, 'acme', $2, $3, '', $4, $4, $5)`, host, kind, outcome, t0.Add(issued), t0.Add(expires))
 	}
 	token("fresh-1", "registration", "issued", 0, time.Hour)
+	token("lone-1", "registration", "issued", 0, time.Hour)
+	token("twin-1", "registration", "issued", 0, time.Hour)
 	token("expired-1", "registration", "issued", 0, time.Minute)
 	token("later-1", "registration", "issued", time.Hour, 2*time.Hour)
 	token("leaving-1", "removal", "issued", 0, time.Hour)
 	token("denied-1", "registration", "denied", 0, time.Hour)
-	for _, name := range []string{"fresh-", "FRESH-", "fresh-1", "expired-", "later-", "leaving-", "denied-"} {
+	for _, name := range []string{"fresh-", "FRESH-", "fresh-1", "LONE-", "Twin-", "TWIN-", "expired-", "later-", "leaving-", "denied-"} {
 		w.create(1, githubsim.RunnerSpec{Name: name})
 	}
-	w.wantSync("complete +7 ~0 -0")
-	w.want("FRESH-1 fresh-1, fresh-1 fresh-1", `
+	w.wantSync("complete +10 ~0 -0")
+	w.want("LONE-1 lone-1, fresh-1 fresh-1", `
 		SELECT string_agg(name || ' ' || host, ', ' ORDER BY name COLLATE "C") FROM api.runners WHERE host IS NOT NULL`)
 }

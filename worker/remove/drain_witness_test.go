@@ -12,7 +12,9 @@ import (
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
+	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/queue"
+	"github.com/muster-fleet/muster/worker/remove"
 )
 
 // The witnesses against a deletion hold against a drain, before the host is
@@ -34,9 +36,34 @@ func TestWitnessesAgainstADrain(t *testing.T) {
 		}, "keep no_host"},
 		{"nobody knows its host", func(w *drained, _ int64) { w.exec(`UPDATE muster.runner SET host = NULL`) }, "keep no_host"},
 		{"its host says idle", func(w *drained, _ int64) { w.beat("r1", "r1", "idle", 0) }, "done"},
-		{"its host is known by heartbeats", func(w *drained, _ int64) {
+		{"a stranger lists it, and nobody knows its host", func(w *drained, _ int64) {
 			w.exec(`UPDATE muster.runner SET host = NULL`)
+			w.grant("h9")
 			w.beat("h9", "r1", "idle", 0)
+		}, "keep no_host"},
+		{"the host of its name lists it, without a grant", func(w *drained, _ int64) {
+			w.exec(`UPDATE muster.runner SET host = NULL`)
+			w.beat("r1", "r1", "idle", 0)
+		}, "keep no_host"},
+		{"the host of its name has a grant, and does not list it", func(w *drained, _ int64) {
+			w.exec(`UPDATE muster.runner SET host = NULL`)
+			w.grant("r1")
+		}, "keep no_host"},
+		{"the host of its name has a grant, and a stranger lists it too", func(w *drained, _ int64) {
+			w.exec(`UPDATE muster.runner SET host = NULL`)
+			w.grant("r1")
+			w.beat("r1", "r1", "idle", 0)
+			w.beat("h9", "r1", "stopped", 0)
+		}, "keep no_host"},
+		{"the host of its name, in another case, has a grant", func(w *drained, _ int64) {
+			w.exec(`UPDATE muster.runner SET host = NULL, name = 'R1' WHERE name = 'r1'`)
+			w.grant("r1")
+			w.beat("r1", "R1", "idle", 0)
+		}, "keep no_host"},
+		{"the host of its name has a grant", func(w *drained, _ int64) {
+			w.exec(`UPDATE muster.runner SET host = NULL`)
+			w.grant("r1")
+			w.beat("r1", "r1", "idle", 0)
 		}, "done"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -50,6 +77,71 @@ func TestWitnessesAgainstADrain(t *testing.T) {
 				t.Errorf("%d hosts were asked", n)
 			}
 		})
+	}
+}
+
+// grant lets hosts register runners with the target.
+func (w *drained) grant(hosts ...string) {
+	w.Helper()
+	target := w.target()
+	target.Hosts = fleet.HostNames{Names: hosts}
+	w.remover.Targets = func() map[string]remove.Target { return map[string]remove.Target{"acme": target} }
+}
+
+// A stranger begins to list a runner while its host is asked: then nobody knows
+// for sure whose it is, and it stays.
+func TestAStrangerWhoListsARunnerDuringTheDrain(t *testing.T) {
+	t.Parallel()
+	w := newDrained(t)
+	id := w.online(2)[0]
+	w.answers(idle, func() { w.beat("h9", "r1", "stopped", 0) })
+	w.remove("spared no_host", w.request(id))
+	w.relay(0)
+}
+
+// What a stranger says protects a runner, and never accuses it: how the stranger
+// fares is not how the runner's host fares.
+func TestAStrangerProtectsAndNeverAccuses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		say  func(w *world)
+		want string
+	}{
+		{"its own host says stopped", func(w *world) { w.beat("r1", "r1", "stopped", 0) }, "done"},
+		{"a stranger says stopped", func(w *world) { w.beat("h9", "r1", "stopped", 0) }, "keep not_matched"},
+		{"its own host says idle, and a stranger says stopped", func(w *world) {
+			w.beat("r1", "r1", "idle", 0)
+			w.beat("h9", "r1", "stopped", 0)
+		}, "keep not_matched"},
+		{"its own host says stopped, and a stranger says busy", func(w *world) {
+			w.beat("r1", "r1", "stopped", 0)
+			w.beat("h9", "r1", "busy", 0)
+		}, "keep host_busy"},
+		{"its own host says stopped, and a stranger says idle", func(w *world) {
+			w.beat("r1", "r1", "stopped", 0)
+			w.beat("h9", "r1", "idle", 0)
+		}, "keep host_alive"},
+	} {
+		for _, custody := range []string{"token", "grant"} {
+			t.Run(tt.name+"/"+custody, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				text := strings.NewReplacer("COUNT", "50", "RATE", "1000/m", `duration("168h")`, `duration("168h") && host.state == "gone"`).Replace(reap)
+				all, err := policies.Load("reap.yaml", []byte(text))
+				w.ok(err)
+				w.policy = all[0]
+				id := w.fleet(1)[0]
+				if custody == "token" {
+					w.exec(`UPDATE muster.runner SET host = 'r1'`)
+				}
+				target := w.target()
+				target.Hosts = fleet.HostNames{Prefixes: []string{"r"}}
+				w.remover.Targets = func() map[string]remove.Target { return map[string]remove.Target{"acme": target} }
+				tt.say(w)
+				w.remove(tt.want, w.request(id))
+			})
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ func Gather(ctx context.Context, r reader, p *policies.Policy, target fleet.Targ
 	if err != nil {
 		return in, err
 	}
+	for i := range in.Runners {
+		in.Runners[i].Vouch(target.Hosts)
+	}
 	if runner != 0 && p.LooksAround() {
 		around, err := r.Neighbours(ctx, in.Runners[0])
 		if err != nil {

@@ -22,6 +22,10 @@ func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policie
 	if err != nil {
 		return err
 	}
+	hosts := s.Remover.Targets()[pool.Target].Hosts
+	for i := range runners {
+		runners[i].Vouch(hosts)
+	}
 	own := ofPool(runners, pool, all)
 	began, fewer := time.Now(), 0
 	for _, r := range policies.ChooseIdle(own, len(own), d.At, pool.MinLifetime) {
