@@ -94,7 +94,7 @@ func TestAuditColumnsAreThoseOfThePayload(t *testing.T) {
 		t.Errorf("first event reads %+v", got)
 	}
 
-	trail, err := w.db.Trail(w.ctx, db.TrailFilter{Runner: "r7", Limit: 2})
+	trail, err := w.db.Trail(w.ctx, db.TrailFilter{RunnerID: 7, Limit: 2})
 	if err != nil || len(trail) != 2 || trail[0].TriggerID != second.TriggerID || trail[1].At.Before(trail[0].At) {
 		t.Errorf("Trail = %+v, %v", trail, err)
 	}
@@ -116,12 +116,14 @@ func TestTrailFilters(t *testing.T) {
 		{db.TrailFilter{}, "TK108W RN100I"},
 		{db.TrailFilter{Limit: 1}, "RN100I"},
 		{db.TrailFilter{Since: t0.Add(time.Minute)}, "RN100I"},
-		{db.TrailFilter{Runner: "7"}, "RN100I"},
-		{db.TrailFilter{Runner: "r7"}, "RN100I"},
-		{db.TrailFilter{Runner: "r"}, ""},
+		{db.TrailFilter{RunnerID: 7}, "RN100I"},
+		{db.TrailFilter{RunnerID: 70}, ""},
+		{db.TrailFilter{Target: "acme"}, "RN100I"},
+		{db.TrailFilter{Target: "octo"}, ""},
+		{db.TrailFilter{Target: "octo", RunnerID: 7}, ""},
 		{db.TrailFilter{Host: "build-01"}, "TK108W"},
 		{db.TrailFilter{Code: "TK108W"}, "TK108W"},
-		{db.TrailFilter{Code: "TK108W", Runner: "7"}, ""},
+		{db.TrailFilter{Code: "TK108W", RunnerID: 7}, ""},
 	} {
 		trail, err := w.db.Trail(w.ctx, tt.filter)
 		if err != nil {

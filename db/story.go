@@ -147,14 +147,15 @@ type Namesake struct {
 	RemovedAt time.Time // zero: live
 }
 
-// Namesakes reads the runners of an id or of exactly a name, on one target or
-// with an empty one on all: live ones first, then those removed last.
+// Namesakes reads the runners of an id or, where that is 0, of a name in any case,
+// on one target or with an empty one on all: live ones first, then those removed
+// last.
 func (db *DB) Namesakes(ctx context.Context, target, name string, id int64) ([]Namesake, error) {
 	const most = 1000
 	return db.namesakes(ctx, `
 		SELECT target, runner_id, name, removed_at
 		FROM muster.runner
-		WHERE ($1 = '' OR target = $1) AND (name = $2 OR runner_id = $3)
+		WHERE ($1 = '' OR target = $1) AND CASE WHEN $3 = 0 THEN lower(name) = lower($2) ELSE runner_id = $3 END
 		ORDER BY removed_at DESC NULLS FIRST, target, runner_id
 		LIMIT $4`, target, name, id, most)
 }

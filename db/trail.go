@@ -14,11 +14,12 @@ import (
 
 // TrailFilter narrows a reading of the audit trail.
 type TrailFilter struct {
-	Since  time.Time // zero: from the beginning
-	Runner string    // name, or id as digits
-	Host   string
-	Code   string
-	Limit  int // newest so many; 0: all
+	Since    time.Time // zero: from the beginning
+	Target   string    // empty: any
+	RunnerID int64     // 0: any, and none
+	Host     string
+	Code     string
+	Limit    int // newest so many; 0: all
 }
 
 // TrailEvent is an audit event as it was read back.
@@ -43,13 +44,14 @@ func (db *DB) Trail(ctx context.Context, f TrailFilter) ([]TrailEvent, error) {
 			SELECT *
 			FROM api.audit
 			WHERE ($1::timestamptz IS NULL OR occurred_at >= $1)
-				AND ($2 = '' OR runner_name = $2 OR runner_id::text = $2)
+				AND ($2 = 0 OR runner_id = $2)
+				AND ($6 = '' OR target = $6)
 				AND ($3 = '' OR host = $3)
 				AND ($4 = '' OR code = $4)
 			ORDER BY occurred_at DESC, event_id DESC
 			LIMIT $5
 		) newest
-		ORDER BY occurred_at, event_id`, orNull(f.Since), f.Runner, f.Host, f.Code, limit)
+		ORDER BY occurred_at, event_id`, orNull(f.Since), f.RunnerID, f.Host, f.Code, limit, f.Target)
 	if err == nil {
 		var all []TrailEvent
 		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (TrailEvent, error) {

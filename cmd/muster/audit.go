@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,12 +42,19 @@ func (a *app) auditCommand() *cobra.Command {
 		Use:   "audit",
 		Short: "Read the audit trail, oldest first",
 		Long: fmt.Sprintf(`Read the audit trail, oldest first. Without --since the newest %d events.
-The whole trail is there for SQL too, as api.audit.`, newestEvents),
+The whole trail is there for SQL too, as api.audit.
+
+`, newestEvents) + strings.Replace(runnerHelp, "RUNNER", "--runner", 1),
 		Args: cobra.NoArgs,
 	}
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&since, "since", "", "not older than so `long`: 90m, 36h, 7d, 2w")
-	cmd.Flags().StringVar(&f.Runner, "runner", "", "of the runner of this `name` or id")
+	var runner string
+	var which runnerFlags
+	which.idFlag(cmd)
+	which.removedFlag(cmd)
+	cmd.Flags().StringVar(&runner, "runner", "", "of the runner of this `name`, or '#12' for an id")
+	cmd.Flags().StringVar(&f.Target, "target", "", "of this `target`")
 	cmd.Flags().StringVar(&f.Host, "host", "", "of this `host`")
 	cmd.Flags().StringVar(&f.Code, "code", "", "with this `code`, such as "+string(fleet.AuditDeleteDone))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -60,13 +68,30 @@ The whole trail is there for SQL too, as api.audit.`, newestEvents),
 				return usage("--since: %w", err)
 			}
 		}
-		return a.audit(cmd.Context(), f, since != "", back, *output)
+		if runner == "" && which.id == "" {
+			return a.audit(cmd.Context(), f, runnerArg{}, since != "", back, *output)
+		}
+		about, err := which.read(f.Target, runner)
+		if err != nil {
+			return err
+		}
+		return a.audit(cmd.Context(), f, about, since != "", back, *output)
 	}
 	return cmd
 }
 
-func (a *app) audit(ctx context.Context, f db.TrailFilter, limited bool, back time.Duration, output format) error {
-	return a.withRecord(ctx, func(_ *config, store *db.DB) error {
+func (a *app) audit(ctx context.Context, f db.TrailFilter, runner runnerArg, limited bool, back time.Duration, output format) error {
+	return a.withRecord(ctx, func(c *config, store *db.DB) error {
+		if err := knownTarget(ctx, c, store, "--target", f.Target); err != nil {
+			return err
+		}
+		if runner != (runnerArg{}) {
+			found, err := findRunner(ctx, store, "audit", runner)
+			if err != nil {
+				return err
+			}
+			f.Target, f.RunnerID = found.Target, found.ID
+		}
 		if limited {
 			now, err := store.Now(ctx)
 			if err != nil {

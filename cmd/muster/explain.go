@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,38 +18,53 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Tell one runner's story: what happened, who says what, and which clause decided",
 		Long: `Tell one runner's story on a page: what happened to it, what each witness says,
 what each policy makes of it and by which clause, and what would have to happen
-for it to be deleted, or why it is gone. RUNNER is its name or its id, also of
-one that is no longer registered. With --pool it is the story of a pool: how it
-would be sized now and why, the last decision, and the hosts asked for. Nothing
-is done and nothing is written.`,
+for it to be deleted, or, with --removed, why it is gone. With --pool it is the
+story of a pool: how it would be sized now and why, the last decision, and the
+hosts asked for. Nothing is done and nothing is written.
+
+` + runnerHelp,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("pool") {
 				return cobra.NoArgs(cmd, args)
+			}
+			if cmd.Flags().Changed("id") {
+				return cobra.MaximumNArgs(1)(cmd, args)
 			}
 			return cobra.RangeArgs(1, 2)(cmd, args)
 		},
 	}
 	output := outputFlag(cmd)
+	var which runnerFlags
+	which.idFlag(cmd)
+	which.removedFlag(cmd)
 	pool := cmd.Flags().String("pool", "", "tell of this `pool` instead")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().Changed("pool") {
 			return a.explainPool(cmd.Context(), *pool, *output)
 		}
-		target := ""
-		if len(args) == 2 {
+		target, runner := "", ""
+		if !cmd.Flags().Changed("id") {
+			runner = args[len(args)-1]
+			args = args[:len(args)-1]
+		}
+		if len(args) == 1 {
 			target = args[0]
 		}
-		return a.explain(cmd.Context(), target, args[len(args)-1], *output)
+		arg, err := which.read(target, runner)
+		if err != nil {
+			return err
+		}
+		return a.explain(cmd.Context(), arg, *output)
 	}
 	return cmd
 }
 
-func (a *app) explain(ctx context.Context, target, runner string, output format) error {
+func (a *app) explain(ctx context.Context, runner runnerArg, output format) error {
 	return a.withRecord(ctx, func(c *config, store *db.DB) error {
-		if err := knownTarget(ctx, c, store, "explain", target); err != nil {
+		if err := knownTarget(ctx, c, store, "explain", runner.target); err != nil {
 			return err
 		}
-		meant, err := a.meant(ctx, store, target, runner)
+		meant, err := findRunner(ctx, store, "explain", runner)
 		if err != nil {
 			return err
 		}
@@ -74,71 +86,6 @@ func (a *app) explain(ctx context.Context, target, runner string, output format)
 		}
 		return writePage(a.stdout, x)
 	})
-}
-
-// mostNames bounds how many runners a misspelt name is compared with.
-const mostNames = 100_000
-
-// meant is the runner that a name or an id stands for: the live one of several,
-// or else the one that was removed last.
-func (a *app) meant(ctx context.Context, store *db.DB, target, runner string) (db.Namesake, error) {
-	id, err := strconv.ParseInt(runner, 10, 64)
-	if err != nil {
-		id = 0 // which no runner has
-	}
-	found, err := store.Namesakes(ctx, target, runner, id)
-	if err != nil {
-		return db.Namesake{}, err
-	}
-	if len(found) == 0 {
-		return db.Namesake{}, a.nobody(ctx, store, target, runner)
-	}
-	if len(found) > 1 && found[1].RemovedAt.IsZero() {
-		return db.Namesake{}, usage("explain runner %s: it may be %s: say which, as in muster explain %s %d",
-			printable(runner), listed(found), found[0].Target, found[0].ID)
-	}
-	if others := found[1:]; len(others) > 0 {
-		a.say("%s was also %s", printable(runner), listed(others))
-	}
-	return found[0], nil
-}
-
-// listed names a few runners.
-func listed(runners []db.Namesake) string {
-	const most = 5
-	var names []string
-	for _, n := range runners[:min(len(runners), most)] {
-		name := fmt.Sprintf("%s/%d (%s", n.Target, n.ID, printable(n.Name))
-		if !n.RemovedAt.IsZero() {
-			name += ", removed " + moment(n.RemovedAt)
-		}
-		names = append(names, name+")")
-	}
-	if n := len(runners) - most; n > 0 {
-		names = append(names, fmt.Sprintf("%d more", n))
-	}
-	return strings.Join(names, ", ")
-}
-
-// nobody is the error for a runner that muster does not know, with those that
-// may have been meant.
-func (a *app) nobody(ctx context.Context, store *db.DB, target, runner string) error {
-	all, err := store.Names(ctx, target, mostNames)
-	if err != nil {
-		return err
-	}
-	names := make([]string, len(all))
-	for i, n := range all {
-		names[i] = n.Name
-	}
-	where, hint := "", ": see muster runners"
-	if target != "" {
-		where, hint = " of "+target, hint+" --target "+target
-	}
-	if near := fleet.Near(runner, names, 3); len(near) > 0 {
-		hint = ", did you mean " + printable(strings.Join(near, ", ")) + "?"
-	}
-	return exit(exitFailed, "explain runner %s: muster has never seen one of that name or id%s%s", printable(runner), where, hint)
 }
 
 // explanation is a runner's story in JSON.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,14 +160,19 @@ func TestExplain(t *testing.T) {
 			"build-01  (acme, id 1)", "It stays: no policy that deletes runners matches it.\n  For reap to match, this has to hold: runner.offline_for > duration(\"168h\") (runner.offline_for = 0s).", "went offline",
 			"otto holds it until it is lifted: ticket 4711", "POLICY reap (enforce): keep", `>  no   runner.offline_for > duration("168h")`,
 		}},
-		{"build-02", exitDone, "", []string{"cause: policy", "by policy reap, offline for 200h as observed. The run was " + run + ".", "deletion by reap: done"}},
-		{"acme 3", exitDone, "", []string{"build-03  (acme, id 3)", "… more before: api.runner_history"}},
+		{"build-02 --removed", exitDone, "", []string{"cause: policy", "by policy reap, offline for 200h as observed. The run was " + run + ".", "deletion by reap: done"}},
+		{"build-02", exitFailed, "muster: explain runner build-02: it is no longer registered, there was acme/#2 (build-02, removed " + moment(now) + "): add --removed\n", nil},
+		{"acme #3", exitDone, "", []string{"build-03  (acme, id 3)", "… more before: api.runner_history"}},
 		{"only-octo", exitDone, "", []string{"only-octo  (octo, id 5)"}},
-		{"octo 4", exitDone, "", []string{"twin  (octo, id 4)"}},
-		{"twin", exitUsage, "muster: explain runner twin: it may be acme/4 (twin), octo/4 (twin): say which, as in muster explain acme 4\n", nil},
-		{"bulid-01", exitFailed, "muster: explain runner bulid-01: muster has never seen one of that name or id, did you mean build-01?\n", nil},
-		{"octo gpu", exitFailed, "muster: explain runner gpu: muster has never seen one of that name or id of octo: see muster runners --target octo\n", nil},
-		{"99", exitFailed, "muster: explain runner 99: muster has never seen one of that name or id: see muster runners\n", nil},
+		{"--id 5 octo", exitDone, "", []string{"only-octo  (octo, id 5)"}},
+		{"--id 1", exitDone, "", []string{"build-01  (acme, id 1)"}},
+		{"Build-01", exitDone, "", []string{"build-01  (acme, id 1)"}},
+		{"octo #4", exitDone, "", []string{"twin  (octo, id 4)"}},
+		{"twin", exitUsage, "muster: explain runner twin: nothing is done, it may be acme/#4 (twin), octo/#4 (twin): say which, as in muster explain acme --id 4\n", nil},
+		{"bulid-01", exitFailed, "muster: explain runner bulid-01: muster has never seen one of that name, did you mean build-01?\n", nil},
+		{"octo gpu", exitFailed, "muster: explain runner octo/gpu: muster has never seen one of that name: see muster runners --target octo\n", nil},
+		{"99", exitFailed, "muster: explain runner 99: muster has never seen one of that name: an id is written --id 99\n", nil},
+		{"#99", exitFailed, "muster: explain runner #99: muster has never seen one of that id: see muster runners\n", nil},
 		{"nope 1", exitUsage, "muster: explain: target \"nope\" is unknown, there is acme, octo\n", nil},
 	} {
 		r := muster(t, env, append([]string{"explain"}, strings.Fields(tt.args)...)...)
@@ -182,7 +186,7 @@ func TestExplain(t *testing.T) {
 		}
 	}
 
-	e := decode[explanation](t, muster(t, env, "explain", "acme", "1", "-o", "json"))
+	e := decode[explanation](t, muster(t, env, "explain", "acme", "#1", "-o", "json"))
 	if e.Runner.RunnerID != 1 || len(e.Policies) != 1 || e.Policies[0].Match == nil || e.Policies[0].Match.Answer != policies.AnswerNo || len(e.Policies[0].Exempt) != 2 {
 		t.Errorf("explain in JSON = %+v", e)
 	}
@@ -196,8 +200,9 @@ func TestExplain(t *testing.T) {
 			FirstSeenAt: now, SeenAt: now, StatusSince: now,
 		}})
 	})
-	r := muster(t, env, "explain", "acme", "build-02")
-	if want := fmt.Sprintf("build-02 was also acme/2 (build-02, removed %s)\n", moment(now)); r.code != exitDone || r.stderr != want || !strings.HasPrefix(r.stdout, "build-02  (acme, id 20)\n") {
-		t.Errorf("explain build-02 = %+v, want the live one, and %q", r, want)
+	for args, want := range map[string]string{"build-02": "build-02  (acme, id 20)\n", "build-02 --removed": "build-02  (acme, id 2)\n"} {
+		if r := muster(t, env, append([]string{"explain", "acme"}, strings.Fields(args)...)...); r.code != exitDone || r.stderr != "" || !strings.HasPrefix(r.stdout, want) {
+			t.Errorf("explain acme %s = %+v, want %q", args, r, want)
+		}
 	}
 }

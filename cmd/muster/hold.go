@@ -10,7 +10,6 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
-	"github.com/muster-fleet/muster/worker/remove"
 )
 
 func (a *app) holdCommand() *cobra.Command {
@@ -18,11 +17,15 @@ func (a *app) holdCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hold TARGET RUNNER --reason R",
 		Short: "Keep everybody from acting on a runner",
-		Long: `Keep everybody from acting on a runner: policies, and muster remove. RUNNER is its
-id, or the exact name of a registered one. The hold stands until --until, or until
-muster unhold; a second one takes the place of the first. api.holds shows them.`,
-		Args: cobra.ExactArgs(2),
+		Long: `Keep everybody from acting on a runner: policies, and muster remove. The hold
+stands until --until, or until muster unhold; a second one takes the place of the
+first. api.holds shows them.
+
+` + runnerHelp,
+		Args: targetAndRunner,
 	}
+	var which runnerFlags
+	which.idFlag(cmd)
 	reasonFlag(cmd, &reason)
 	cmd.Flags().StringVar(&until, "until", "", "`when` it ends: RFC 3339, or a time from now such as 8h or 3d")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -33,7 +36,11 @@ muster unhold; a second one takes the place of the first. api.holds shows them.`
 		if _, err := endOf(until, time.Time{}); err != nil {
 			return err
 		}
-		return a.hold(cmd.Context(), args[0], args[1], why, until)
+		runner, err := which.inTarget(args)
+		if err != nil {
+			return err
+		}
+		return a.hold(cmd.Context(), runner, why, until)
 	}
 	return cmd
 }
@@ -43,15 +50,23 @@ func (a *app) unholdCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unhold TARGET RUNNER --reason R",
 		Short: "Lift the hold on a runner",
-		Args:  cobra.ExactArgs(2),
+		Long:  "Lift the hold on a runner.\n\n" + runnerHelp,
+		Args:  targetAndRunner,
 	}
+	var which runnerFlags
+	which.idFlag(cmd)
+	which.removedFlag(cmd)
 	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		why, err := reasonFor("unhold", reason)
 		if err != nil {
 			return err
 		}
-		return a.unhold(cmd.Context(), args[0], args[1], why)
+		runner, err := which.inTarget(args)
+		if err != nil {
+			return err
+		}
+		return a.unhold(cmd.Context(), runner, why)
 	}
 	return cmd
 }
@@ -72,15 +87,12 @@ func endOf(text string, now time.Time) (time.Time, error) {
 }
 
 // onRunner finds a runner in the record for a command that is about it.
-func (a *app) onRunner(ctx context.Context, verb, target, runner string, do func(store *db.DB, r fleet.Observed, now time.Time) error) error {
+func (a *app) onRunner(ctx context.Context, verb string, runner runnerArg, do func(store *db.DB, r db.Namesake, now time.Time) error) error {
 	return a.withRecord(ctx, func(c *config, store *db.DB) error {
-		if _, known := c.target(target); !known {
-			return usage("%s: %s", verb, c.unknownTarget(target))
+		if _, known := c.target(runner.target); !known {
+			return usage("%s: %s", verb, c.unknownTarget(runner.target))
 		}
-		found, err := remove.Find(ctx, store, target, runner)
-		if errors.Is(err, fleet.ErrNotFound) {
-			return exit(exitFailed, "%s runner %s/%s: no runner of that name or id is registered: see muster runners --target %s", verb, target, runner, target)
-		}
+		found, err := findRunner(ctx, store, verb, runner)
 		if err != nil {
 			return err
 		}
@@ -92,11 +104,9 @@ func (a *app) onRunner(ctx context.Context, verb, target, runner string, do func
 	})
 }
 
-func (a *app) hold(ctx context.Context, target, runner, reason, until string) error {
-	return a.onRunner(ctx, "hold", target, runner, func(store *db.DB, r fleet.Observed, now time.Time) error {
-		if !r.RemovedAt.IsZero() {
-			return exit(exitFailed, "hold runner %s/%d (%s): it is no longer registered", target, r.ID, r.Name)
-		}
+func (a *app) hold(ctx context.Context, runner runnerArg, reason, until string) error {
+	target := runner.target
+	return a.onRunner(ctx, "hold", runner, func(store *db.DB, r db.Namesake, now time.Time) error {
 		end, err := endOf(until, now)
 		if err != nil {
 			return err
@@ -131,7 +141,7 @@ func (a *app) hold(ctx context.Context, target, runner, reason, until string) er
 			return err
 		}
 		if late {
-			a.say("a deletion of runner %s/%d (%s) is under way: the hold may be too late, muster audit --runner %d says what became of it", target, r.ID, r.Name, r.ID)
+			a.say("a deletion of runner %s/%d (%s) is under way: the hold may be too late, muster audit --id %d says what became of it", target, r.ID, r.Name, r.ID)
 		}
 		howLong := "until muster unhold"
 		if !end.IsZero() {
@@ -142,8 +152,9 @@ func (a *app) hold(ctx context.Context, target, runner, reason, until string) er
 	})
 }
 
-func (a *app) unhold(ctx context.Context, target, runner, reason string) error {
-	return a.onRunner(ctx, "unhold", target, runner, func(store *db.DB, r fleet.Observed, now time.Time) error {
+func (a *app) unhold(ctx context.Context, runner runnerArg, reason string) error {
+	target := runner.target
+	return a.onRunner(ctx, "unhold", runner, func(store *db.DB, r db.Namesake, now time.Time) error {
 		err := store.InTx(ctx, func(tx *db.Tx) error {
 			lifted, err := tx.Unhold(ctx, target, r.ID, now)
 			if err != nil {

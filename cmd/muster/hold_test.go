@@ -58,12 +58,12 @@ func TestHoldAndUnhold(t *testing.T) {
 		stdout, stderr string
 		holds          []string
 	}{
-		{"hold acme build-77 --reason r", exitFailed, "", "muster: hold runner acme/build-77: no runner of that name or id is registered: see muster runners --target acme\n", nil},
-		{"hold acme 9 --reason r", exitFailed, "", "muster: hold runner acme/9 (build-09): it is no longer registered\n", nil},
-		{"unhold acme 7 --reason r", exitFailed, "", "muster: unhold runner acme/7 (build-07): there is no hold on it\n", nil},
+		{"hold acme build-77 --reason r", exitFailed, "", "muster: hold runner acme/build-77: muster has never seen one of that name, did you mean build-07, build-08, build-09?\n", nil},
+		{"hold acme #9 --reason r", exitFailed, "", "muster: hold runner acme/#9: it is no longer registered, there was acme/#9 (build-09, removed " + moment(now) + ")\n", nil},
+		{"unhold acme #7 --reason r", exitFailed, "", "muster: unhold runner acme/7 (build-07): there is no hold on it\n", nil},
 		{"hold acme build-07 --reason disk", exitDone, "runner acme/7 (build-07) is held until muster unhold\n", "", []string{"7 build-07 disk true"}},
-		{"hold acme 8 --reason cpu --until 2999-01-02T08:00:00Z", exitDone, "runner acme/8 (build-08) is held until 2999-01-02T08:00:00Z\n", "", []string{"7 build-07 disk true", "8 build-08 cpu false"}},
-		{"hold acme 7 --reason fan --until 2999-01-02T09:00:00+01:00", exitDone, "runner acme/7 (build-07) is held until 2999-01-02T08:00:00Z\n", "", []string{"7 build-07 fan false", "8 build-08 cpu false"}},
+		{"hold acme #8 --reason cpu --until 2999-01-02T08:00:00Z", exitDone, "runner acme/8 (build-08) is held until 2999-01-02T08:00:00Z\n", "", []string{"7 build-07 disk true", "8 build-08 cpu false"}},
+		{"hold acme #7 --reason fan --until 2999-01-02T09:00:00+01:00", exitDone, "runner acme/7 (build-07) is held until 2999-01-02T08:00:00Z\n", "", []string{"7 build-07 fan false", "8 build-08 cpu false"}},
 		{"unhold acme build-07 --reason mended", exitDone, "the hold on runner acme/7 (build-07) is lifted\n", "", []string{"8 build-08 cpu false"}},
 	} {
 		r := muster(t, env, strings.Fields(tt.args)...)
@@ -74,11 +74,11 @@ func TestHoldAndUnhold(t *testing.T) {
 			t.Errorf("api.holds after %s (-want +got):\n%s", tt.args, diff)
 		}
 	}
-	if r := muster(t, env, "hold", "acme", "7", "--reason", "r", "--until", "2001-01-01T00:00:00Z"); r.code != exitUsage || !strings.HasPrefix(r.stderr, "muster: --until 2001-01-01T00:00:00Z is over: it is ") {
+	if r := muster(t, env, "hold", "acme", "#7", "--reason", "r", "--until", "2001-01-01T00:00:00Z"); r.code != exitUsage || !strings.HasPrefix(r.stderr, "muster: --until 2001-01-01T00:00:00Z is over: it is ") {
 		t.Errorf("a hold that is over = %+v", r)
 	}
 
-	r := muster(t, env, "hold", "acme", "7", "--reason", "r", "--until", "3d")
+	r := muster(t, env, "hold", "acme", "#7", "--reason", "r", "--until", "3d")
 	if r.code != exitDone {
 		t.Fatalf("hold for three days = %+v", r)
 	}
@@ -91,7 +91,7 @@ func TestHoldAndUnhold(t *testing.T) {
 	}
 
 	var trail []string
-	for _, e := range decode[[]auditRow](t, muster(t, env, "audit", "--runner", "7", "-o", "json")) {
+	for _, e := range decode[[]auditRow](t, muster(t, env, "audit", "--runner", "#7", "-o", "json")) {
 		trail = append(trail, string(e.Code)+" "+string(e.ActorType)+" "+deref(e.Reason))
 	}
 	want := []string{"RN120I cli disk", "RN120I cli fan", "RN121I cli mended", "RN120I cli r"}
@@ -124,7 +124,7 @@ func TestHoldThatMayBeTooLateSaysSo(t *testing.T) {
 			Kind: fleet.ActionDeleteRunner, State: fleet.ActionIntended, IntendedAt: now,
 		}, time.Minute, false)
 	})
-	r := muster(t, env, "hold", "acme", "7", "--reason", "wait")
+	r := muster(t, env, "hold", "acme", "#7", "--reason", "wait")
 	if r.code != exitDone || !strings.Contains(r.stderr, "a deletion of runner acme/7 (build-07) is under way: the hold may be too late") {
 		t.Errorf("hold during a deletion = %+v", r)
 	}

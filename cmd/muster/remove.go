@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -23,24 +22,32 @@ func (a *app) removeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove TARGET RUNNER --reason R",
 		Short: "Delete one runner by hand, through the same guards and records",
-		Long: `Delete one runner by hand. RUNNER is its id, or the exact name of a registered
-one. It takes a complete inventory of the last ten minutes and a last look that
-shows the runner offline and not busy; at most ten a minute, and none while much
-of the target has just gone dark. A refusal exits 3.`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			why, err := reasonFor("remove", reason)
-			if err != nil {
-				return err
-			}
-			return a.remove(cmd.Context(), args[0], args[1], why)
-		},
+		Long: `Delete one runner by hand. It takes a complete inventory of the last ten minutes
+and a last look that shows the runner offline and not busy; at most ten a minute,
+and none while much of the target has just gone dark. A refusal exits 3.
+
+` + runnerHelp,
+		Args: targetAndRunner,
+	}
+	var which runnerFlags
+	which.idFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		why, err := reasonFor("remove", reason)
+		if err != nil {
+			return err
+		}
+		runner, err := which.inTarget(args)
+		if err != nil {
+			return err
+		}
+		return a.remove(cmd.Context(), runner, why)
 	}
 	reasonFlag(cmd, &reason)
 	return cmd
 }
 
-func (a *app) remove(ctx context.Context, target, runner, reason string) error {
+func (a *app) remove(ctx context.Context, runner runnerArg, reason string) error {
+	target := runner.target
 	c, err := a.loadFor(target)
 	if err != nil {
 		return err
@@ -64,10 +71,7 @@ func (a *app) remove(ctx context.Context, target, runner, reason string) error {
 	if err := checkIdentities(ctx, store, c); err != nil {
 		return err
 	}
-	found, err := remove.Find(ctx, store, target, runner)
-	if errors.Is(err, fleet.ErrNotFound) {
-		return exit(exitFailed, "remove runner %s/%s: no runner of that name or id is registered: see muster runners --target %s", target, runner, target)
-	}
+	found, err := findRunner(ctx, store, "remove", runner)
 	if err != nil {
 		return err
 	}
@@ -83,7 +87,7 @@ func (a *app) remove(ctx context.Context, target, runner, reason string) error {
 }
 
 // removed says what became of it.
-func (a *app) removed(r fleet.Observed, res remove.Result, err error) error {
+func (a *app) removed(r db.Namesake, res remove.Result, err error) error {
 	act := res.Action
 	switch {
 	case act.ID == "" && err != nil:

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker/remove"
@@ -327,7 +328,7 @@ func TestRemoveTellsWhoSpared(t *testing.T) {
 		"open_job, hold": "GitHub's events say that a workflow job runs on it; an operator wants it kept: api.holds says who and why, muster unhold lifts it",
 		"renamed":        "GitHub shows another name for its id; wait for the next sync",
 	} {
-		runner := fleet.Observed{Target: "acme", Runner: fleet.Runner{ID: 7, Name: "build-07"}}
+		runner := db.Namesake{Target: "acme", ID: 7, Name: "build-07"}
 		err := (&app{}).removed(runner, remove.Result{Action: fleet.Action{ID: "a", State: fleet.ActionSpared, Reason: reason}}, nil)
 		if got := "runner acme/7 (build-07) was not deleted: " + want; exitCode(err) != exitRefused || err.Error() != got {
 			t.Errorf("spared for %s: exit %d, %v, want %q", reason, exitCode(err), err, got)

@@ -2,9 +2,6 @@ package remove
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/muster-fleet/muster/db"
@@ -129,28 +126,4 @@ func Halt(ctx context.Context, tx *db.Tx, policy, target string, plan policies.P
 		return err
 	}
 	return tx.Enqueue(ctx, m)
-}
-
-// Find reads the runner that an operator means: an id, or the exact name of
-// one live runner.
-func Find(ctx context.Context, d *db.DB, target, runner string) (fleet.Observed, error) {
-	if id, err := strconv.ParseInt(runner, 10, 64); err == nil && id > 0 {
-		found, err := d.Runner(ctx, target, id)
-		if !errors.Is(err, fleet.ErrNotFound) {
-			return found, err
-		}
-	}
-	if runner == "" {
-		return fleet.Observed{}, fmt.Errorf("runner of %s without a name: %w", target, fleet.ErrNotFound)
-	}
-	named, err := d.Runners(ctx, db.RunnerFilter{Target: target, Name: runner})
-	switch {
-	case err != nil:
-		return fleet.Observed{}, err
-	case len(named) == 0:
-		return fleet.Observed{}, fmt.Errorf("runner %s/%s: %w", target, runner, fleet.ErrNotFound)
-	case len(named) > 1:
-		return fleet.Observed{}, fmt.Errorf("runner %s/%s: %d runners have that name, give the id", target, runner, len(named))
-	}
-	return named[0], nil
 }

@@ -1,7 +1,6 @@
 package remove_test
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -11,9 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-fleet/muster/db"
-	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
-	"github.com/muster-fleet/muster/worker/remove"
 )
 
 // race lets two replicas ask for the removal of all runners, one from either
@@ -287,39 +284,4 @@ func TestOperatorNeedsNoGraceAndNoCap(t *testing.T) {
 	w.synced()
 	w.ok(w.sim.Connect(acme, ids[10]))
 	w.remove("spared online", w.byHand(ids[10]))
-}
-
-func TestFind(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	ids := w.fleet(3)
-	w.exec(`UPDATE muster.runner SET name = 'twin' WHERE runner_id < 3`)
-	w.exec(`UPDATE muster.runner SET name = '2' WHERE runner_id = 3`)
-	w.exec(`UPDATE muster.runner SET removed_at = now(), removal_cause = 'unknown' WHERE runner_id = 1`)
-	for _, tt := range []struct {
-		runner string
-		want   int64
-	}{{"1", 1}, {"2", 2}, {"twin", 2}, {"3", 3}} {
-		if got, err := remove.Find(w.ctx, w.db, "acme", tt.runner); err != nil || got.ID != tt.want {
-			t.Errorf("Find(%q) = %d, %v, want %d", tt.runner, got.ID, err, tt.want)
-		}
-	}
-	for _, runner := range []string{"", "nobody", "99", "-1", "0", "1e3", "99999999999999999999"} {
-		if got, err := remove.Find(w.ctx, w.db, "acme", runner); !errors.Is(err, fleet.ErrNotFound) {
-			t.Errorf("Find(%q) = %d, %v, want fleet.ErrNotFound", runner, got.ID, err)
-		}
-	}
-	if _, err := remove.Find(w.ctx, w.db, "nosuch", "twin"); !errors.Is(err, fleet.ErrNotFound) {
-		t.Errorf("Find on an unknown target = %v", err)
-	}
-	w.exec(`UPDATE muster.runner SET name = 'twin', removed_at = NULL, removal_cause = NULL`)
-	if _, err := remove.Find(w.ctx, w.db, "acme", "twin"); err == nil || errors.Is(err, fleet.ErrNotFound) {
-		t.Errorf("Find of a name that three have = %v", err)
-	}
-	closed, err := db.Open(w.ctx, "postgres://muster@127.0.0.1:1/muster?connect_timeout=1")
-	w.ok(err)
-	defer closed.Close()
-	if _, err := remove.Find(w.ctx, closed, "acme", fmt.Sprint(ids[0])); !errors.Is(err, fleet.ErrUnavailable) {
-		t.Errorf("Find without Postgres = %v, want fleet.ErrUnavailable", err)
-	}
 }
