@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -30,9 +31,15 @@ const connectLimit = 5 * time.Second
 
 // DB is the record. It is safe for concurrent use.
 type DB struct {
-	pool *pgxpool.Pool
+	pool *connections
 	wake chan struct{}
 	role atomic.Value // string: the role the newest connection works as
+	// pooler says that a pooler stands before the server, so that settings are
+	// those of a transaction and statements are not prepared.
+	pooler atomic.Bool
+	given  map[string]string     // parameters in the URL
+	url    *pgx.ConnConfig       // as the URL says
+	own    atomic.Pointer[login] // what connections log in with; nil: as the URL says
 }
 
 // Tx is a transaction: the only thing that writes.
@@ -40,6 +47,10 @@ type Tx struct {
 	tx     pgx.Tx
 	outbox bool // something was put into the outbox
 }
+
+// defaultConns is how many connections there may be where the URL does not say
+// so with pool_max_conns.
+const defaultConns = 16
 
 // Open prepares a pool of connections. It connects lazily: an unreachable
 // server shows at the first use, and Ping tells. Each connection becomes
@@ -56,47 +67,124 @@ func OpenTraced(ctx context.Context, url string, tracer pgx.QueryTracer) (*DB, e
 		// is worth the trust.
 		return nil, errors.New("database_url is not a Postgres URL or key=value string")
 	}
-	db := &DB{wake: make(chan struct{}, 1)}
+	db := &DB{wake: make(chan struct{}, 1), given: maps.Clone(cfg.ConnConfig.RuntimeParams)}
 	db.role.Store("")
+	db.url = cfg.ConnConfig.Copy()
 	cfg.ConnConfig.Tracer = tracer
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = connectLimit
 	}
-	if _, set := cfg.ConnConfig.RuntimeParams["application_name"]; !set {
-		cfg.ConnConfig.RuntimeParams["application_name"] = "muster"
+	startParameters(&cfg.ConnConfig.Config)
+	plan, err := poolParameters(url)
+	if err != nil {
+		return nil, err
 	}
-	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
-	// Reading a large fleet is costly by the planner's guess and takes a second or
-	// two; compiling the statement, anew each time, took as long.
-	cfg.ConnConfig.RuntimeParams["jit"] = "off"
-	// A transaction that hangs would hold its locks, and stall whoever seals
-	// the trail, for ever.
-	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "30000"
-	if cfg.MaxConns < 16 {
-		cfg.MaxConns = 16
+	if _, set := plan["pool_max_conns"]; !set {
+		cfg.MaxConns = defaultConns
 	}
-	cfg.AfterConnect = db.becomeApp
+	if _, set := plan["pool_max_conn_idle_time"]; !set {
+		// Under the connection limit of a role, connections that one replica
+		// does not need are what another one waits for.
+		cfg.MaxConnIdleTime = time.Minute
+		cfg.HealthCheckPeriod = min(cfg.HealthCheckPeriod, 15*time.Second)
+	}
+	cfg.BeforeConnect = db.beforeConnect
+	cfg.AfterConnect = db.afterConnect
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", translate(err))
 	}
-	db.pool = pool
+	db.pool = newConnections(pool, db.beginning)
 	return db, nil
 }
+
+// poolParameters are the parameters of a URL before the pool takes its own out.
+func poolParameters(url string) (map[string]string, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("database_url is not a Postgres URL or key=value string")
+	}
+	return cfg.RuntimeParams, nil
+}
+
+// errPooler says that a connection leads through a pooler, which was not known
+// when it was made.
+var errPooler = errors.New("a pooler stands before the server")
+
+func (db *DB) beforeConnect(_ context.Context, cfg *pgx.ConnConfig) error {
+	if own := db.own.Load(); own != nil {
+		cfg.User, cfg.Password = own.user, own.password
+	}
+	if db.pooler.Load() {
+		// A prepared statement belongs to a session, and the next transaction
+		// may have another.
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
+	return nil
+}
+
+// afterConnect makes a connection what muster assumes of it.
+func (db *DB) afterConnect(ctx context.Context, conn *pgx.Conn) error {
+	if err := suits(conn); err != nil {
+		return err
+	}
+	pooled, err := behindPooler(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if pooled && !db.pooler.Swap(true) {
+		return errPooler
+	}
+	if pooled {
+		return db.knowRole(ctx, conn)
+	}
+	if err := assume(ctx, conn, db.given); err != nil {
+		return err
+	}
+	return db.becomeApp(ctx, conn)
+}
+
+// beginning is what begins a transaction behind a pooler, and whether there is
+// one.
+func (db *DB) beginning() (string, bool) {
+	if !db.pooler.Load() {
+		return "", false
+	}
+	role := ""
+	if db.Role() == appRole {
+		role = appRole
+	}
+	return assumeLocally(db.given, role), true
+}
+
+// mayBeApp is SQL that is true where the login may become muster_app and that
+// role has rights.
+const mayBeApp = `
+	EXISTS (SELECT FROM pg_roles WHERE rolname = 'muster_app')
+	AND pg_has_role(session_user, 'muster_app',
+		CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+	AND EXISTS ( -- else there is nothing yet that the role has rights on
+		SELECT FROM pg_class c
+		JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = 'audit' AND c.relname = 'event')`
 
 func (db *DB) becomeApp(ctx context.Context, conn *pgx.Conn) error {
 	var role string
 	err := conn.QueryRow(ctx, `
-		SELECT CASE
-			WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
-				AND pg_has_role(current_user, $1,
-					CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)
-				AND EXISTS ( -- else there is nothing yet that the role has rights on
-					SELECT FROM pg_class c
-					JOIN pg_namespace n ON n.oid = c.relnamespace
-					WHERE n.nspname = 'audit' AND c.relname = 'event')
-			THEN set_config('role', $1, false)
-			ELSE current_user::text END`, appRole).Scan(&role)
+		SELECT CASE WHEN `+mayBeApp+` THEN set_config('role', 'muster_app', false) ELSE current_user::text END`).Scan(&role)
+	if err != nil {
+		return err
+	}
+	db.role.Store(role)
+	return nil
+}
+
+// knowRole is becomeApp behind a pooler, where each transaction takes the role
+// anew.
+func (db *DB) knowRole(ctx context.Context, conn *pgx.Conn) error {
+	var role string
+	err := conn.QueryRow(ctx, `SELECT CASE WHEN `+mayBeApp+` THEN 'muster_app' ELSE session_user::text END`,
+		pgx.QueryExecModeSimpleProtocol).Scan(&role)
 	if err != nil {
 		return err
 	}
@@ -186,6 +274,10 @@ func translate(err error) error {
 		return err
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%w (%w)", fleet.ErrNotFound, err)
+	case errors.As(err, new(*UnfitError)):
+		return err
+	case errors.As(refused(err), new(*UnfitError)):
+		return refused(err)
 	case errors.As(err, &connect):
 		// Its text names user, host and database, never the password.
 		return fmt.Errorf("%w: %w", fleet.ErrUnavailable, attempts{err})

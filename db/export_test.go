@@ -1,6 +1,7 @@
 package db
 
 import (
+	"context"
 	"maps"
 	"slices"
 )
@@ -13,3 +14,14 @@ func HasClockRule(name string) bool {
 
 // ClockRules are the columns that have one.
 func ClockRules() []string { return slices.Sorted(maps.Keys(clockColumns)) }
+
+// Do runs statements on one of the connections that the service works with.
+func (db *DB) Do(ctx context.Context, sql string) error {
+	_, err := db.pool.Exec(ctx, sql)
+	return err
+}
+
+// Ask reads one value on such a connection.
+func (db *DB) Ask(ctx context.Context, sql string, into any) error {
+	return db.pool.QueryRow(ctx, sql).Scan(into)
+}

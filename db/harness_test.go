@@ -201,3 +201,16 @@ func event() fleet.AuditEvent {
 		Details: map[string]any{"action_id": "a", "decision_id": "d", "evidence": map[string]any{"n": 1, "html": "<&>"}},
 	}
 }
+
+// connectLate is a connection for clearing up, as the owner of everything.
+func connectLate(w *world) *pgx.Conn {
+	w.Helper()
+	conn, err := pgx.Connect(w.late(), w.url)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return conn
+}
+
+// late is a context for clearing up, when that of the test has ended.
+func (w *world) late() context.Context { return context.WithoutCancel(w.ctx) }

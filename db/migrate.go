@@ -23,44 +23,92 @@ type SchemaStatus struct {
 	Missing []string
 }
 
-// Migrate brings the schema up to date and names what it ran. It holds tern's
-// advisory lock, so that replicas do not race. The URL must be that of a role
-// that may create schemas.
+// migrationLock keeps migrations of one database apart. The number is that of
+// tern, so that programs before this one are kept apart too.
+const migrationLock = int64(9628173550095224)
+
+// Migrate brings the schema up to date and names what it ran, which is all of
+// it or, after an error, nothing: the migrations run in one transaction, which
+// works through a pooler too. Its lock keeps replicas from racing. The URL must
+// be that of a role that may create schemas.
 func Migrate(ctx context.Context, url string) ([]string, error) {
-	m, conn, err := migrator(ctx, url)
+	// Without a connection tern reads and numbers the files, and no more: it
+	// takes a lock of the session, which a pooler may give to somebody else.
+	files, err := migrate.NewMigrator(ctx, nil, versionTable)
+	if err == nil {
+		err = files.LoadMigrations(migrations.FS)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read embedded migrations: %w", err)
+	}
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("migrate_url is not a Postgres URL or key=value string") // pgx would repeat it
+	}
+	conn, err := connectAlone(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // nothing is left to lose
 	var ran []string
-	m.OnStart = func(_ int32, name, _, _ string) { ran = append(ran, name) }
-	if err := m.Migrate(ctx); err != nil {
-		return ran, fmt.Errorf("migrate the schema: %w", translate(err))
+	err = pgx.BeginTxFunc(ctx, conn, aloneTx(cfg), func(tx pgx.Tx) error {
+		ran, err = migrateIn(ctx, tx, files.Migrations)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("migrate the schema: %w", translate(err))
 	}
 	return ran, nil
 }
 
-func migrator(ctx context.Context, url string) (*migrate.Migrator, *pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(url)
+// migrateIn runs the migrations that are missing.
+func migrateIn(ctx context.Context, tx pgx.Tx, all []*migrate.Migration) ([]string, error) {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, migrationLock); err != nil {
+		return nil, err
+	}
+	have, err := schemaVersion(ctx, tx)
 	if err != nil {
-		return nil, nil, errors.New("migrate_url is not a Postgres URL or key=value string") // pgx would repeat it
+		return nil, err
 	}
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = connectLimit
+	if have == nil {
+		_, err := tx.Exec(ctx, `
+			CREATE TABLE IF NOT EXISTS `+versionTable+` (version int4 NOT NULL);
+			INSERT INTO `+versionTable+` VALUES (0)`)
+		if err != nil {
+			return nil, err
+		}
+		have = new(int)
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reach Postgres: %w", translate(err))
+	if err := (SchemaStatus{Have: *have, Want: len(all)}).Newer(); err != nil {
+		return nil, err
 	}
-	m, err := migrate.NewMigrator(ctx, conn, versionTable)
-	if err == nil {
-		err = m.LoadMigrations(migrations.FS)
+	var ran []string
+	for _, m := range all[*have:] {
+		if _, err := tx.Exec(ctx, m.UpSQL); err != nil {
+			return ran, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE `+versionTable+` SET version = $1`, m.Sequence); err != nil {
+			return ran, err
+		}
+		ran = append(ran, m.Name)
 	}
-	if err != nil {
-		_ = conn.Close(ctx) // the error at hand says more
-		return nil, nil, fmt.Errorf("prepare migrations: %w", translate(err))
+	return ran, nil
+}
+
+// schemaVersion is the number of the newest migration that has run; nil: there
+// is nothing of muster yet.
+func schemaVersion(ctx context.Context, q querier) (*int, error) {
+	var exists bool
+	err := q.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, versionTable).Scan(&exists)
+	if err != nil || !exists {
+		return nil, err
 	}
-	return m, conn, nil
+	var have int
+	err = q.QueryRow(ctx, `SELECT version FROM `+versionTable).Scan(&have)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return &have, err
 }
 
 // Status compares the schema with what this program needs. It changes nothing.
@@ -70,16 +118,12 @@ func (db *DB) Status(ctx context.Context) (SchemaStatus, error) {
 		return SchemaStatus{}, fmt.Errorf("read embedded migrations: %w", err)
 	}
 	s := SchemaStatus{Want: len(files)}
-	var exists bool
-	err = db.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, versionTable).Scan(&exists)
-	if err == nil && exists {
-		err = db.pool.QueryRow(ctx, `SELECT version FROM public.muster_schema_version`).Scan(&s.Have)
-		if errors.Is(err, pgx.ErrNoRows) {
-			err = nil
-		}
-	}
+	have, err := schemaVersion(ctx, db.pool)
 	if err != nil {
 		return SchemaStatus{}, fmt.Errorf("read the schema's version: %w", translate(err))
+	}
+	if have != nil {
+		s.Have = *have
 	}
 	for i, f := range files {
 		if i >= s.Have {

@@ -29,7 +29,7 @@ type examined struct {
 type recordExam struct {
 	reach       error // nil: it answers
 	role        string
-	asApp       bool
+	standing    db.Standing
 	schema      db.SchemaStatus
 	now         time.Time // by Postgres's clock, at
 	at          time.Time // by ours
@@ -152,7 +152,11 @@ func (r *recordExam) examine(ctx context.Context, c *config) {
 	if r.reach = store.Ping(limited); r.reach != nil {
 		return
 	}
-	r.role, r.asApp = store.Role(), store.WorksAsApp()
+	// As serve does, which alone makes a login where there is none.
+	if r.standing, r.schemaErr = store.Secure(limited, false); r.schemaErr != nil {
+		return
+	}
+	r.role = store.Role()
 	began := time.Now()
 	if r.now, r.schemaErr = store.Now(ctx); r.schemaErr != nil {
 		return

@@ -94,11 +94,10 @@ func (r *recordExam) judge(s *sheet, c *config) {
 	}
 	switch {
 	case r.writeErr != nil: // a line tells of it already
-	case r.asApp:
+	case r.standing.Safe():
 		s.ok(postgres, "PostgreSQL %s as %s, schema %d of %d", r.health.Server, r.role, r.schema.Have, r.schema.Want)
 	default:
-		s.add(levelWarn, postgres, "let it become muster_app: GRANT muster_app TO "+r.role,
-			"PostgreSQL %s as %s, not as muster_app: the audit trail is protected by triggers alone", r.health.Server, r.role)
+		s.add(levelWarn, postgres, weaknessMend, "PostgreSQL %s, %s", r.health.Server, weakness(r.standing))
 	}
 	r.judgeClock(s)
 	switch n := r.health.DeadLetters; {

@@ -35,7 +35,7 @@ func wellExamined(t *testing.T) (*examined, *config) {
 	}
 	e := &examined{
 		record: recordExam{
-			role: "muster_app", asApp: true, schema: db.SchemaStatus{Have: 12, Want: 12}, now: noon, at: noon,
+			role: "muster_app", schema: db.SchemaStatus{Have: 12, Want: 12}, now: noon, at: noon,
 			health:    db.Health{Server: "17.2"},
 			schedules: []db.ScheduleState{{Schedule: "sync/acme", After: noon.Add(-time.Minute), Lateness: 200 * time.Millisecond}},
 			targets: map[string]db.TargetHealth{"acme": {
@@ -98,8 +98,11 @@ func TestDoctorOnOneFault(t *testing.T) {
 		level level
 		found string
 	}{
-		{"the role of an owner", func(e *examined) { e.record.asApp, e.record.role = false, "muster" }, "postgres", levelWarn,
-			"PostgreSQL 17.2 as muster, not as muster_app: the audit trail is protected by triggers alone; let it become muster_app: GRANT muster_app TO muster"},
+		{"the login of an owner", func(e *examined) {
+			e.record.standing = db.Standing{Login: "muster", Powers: []string{"is or may become the owner of audit.event"}, Why: "login muster_serve_muster cannot be used: no"}
+		}, "postgres", levelWarn,
+			"PostgreSQL 17.2, login muster could weaken the audit trail: it is or may become the owner of audit.event; login muster_serve_muster cannot be used: no; " +
+				"run muster migrate up as a role that may make roles, or give database_url a login that is a member of muster_app alone, and the owner's to migrate_url"},
 		{"Postgres ahead", func(e *examined) {
 			e.record.at, e.targets[0].x.ServerTime = noon.Add(-6*time.Second), noon.Add(3*time.Second) // GitHub is in between
 		}, "clock", levelWarn,

@@ -22,7 +22,11 @@ func (a *app) migrateCommand() *cobra.Command {
 			Use:   "up",
 			Short: "Run the migrations that are missing",
 			Long: `Run the migrations that are missing, as the role of migrate_url, which may
-create schemas; without one as that of database_url. Several at once do no harm.`,
+create schemas; without one as that of database_url. Several at once do no harm.
+
+Where the login of database_url could change the audit trail, migrate up also
+makes a login for muster serve, muster_serve_DATABASE, which could not. Its
+password follows from that of database_url and is stored nowhere.`,
 			Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.migrateUp(cmd.Context()) },
 		},
@@ -57,10 +61,37 @@ func (a *app) migrateUp(ctx context.Context) error {
 	if errors.Is(err, fleet.ErrUnavailable) {
 		return unreached(ctx, "migrate_url or database_url", err)
 	}
-	if err == nil && len(ran) == 0 {
+	if err != nil {
+		return err
+	}
+	if len(ran) == 0 {
 		a.say("the schema is up to date")
 	}
-	return err
+	return a.makeLogin(ctx, url)
+}
+
+// makeLogin makes the login that muster serve uses where that of database_url
+// could weaken the audit trail. Where it cannot be made the schema is there all
+// the same, and serve works, so that this is no failure.
+func (a *app) makeLogin(ctx context.Context, owner fleet.Secret) error {
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	service, err := databaseURL(c)
+	if err != nil {
+		return nil // only migrate_url is configured here: whoever runs serve has the other
+	}
+	login, err := db.MakeLogin(ctx, owner.Reveal(), service.Reveal())
+	switch {
+	case err != nil && login == "":
+		a.say("whether muster serve needs a login of its own could not be found out: %s", oneLine(err))
+	case err != nil:
+		a.say("muster serve gets no login of its own, so that it could weaken the audit trail: %s: %s", oneLine(err), weaknessMend)
+	case login != "":
+		a.say("muster serve works as %s, which can add to the audit trail and change nothing there", login)
+	}
+	return nil
 }
 
 type schemaRow struct {

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
+	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/internal/web"
 )
@@ -40,8 +42,8 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	if err := conn.WithoutAdvisories(); err != nil {
 		add(true, "%v", err)
 	}
-	if !record.WorksAsApp() {
-		add(true, "postgres: working as %s, not as the role muster_app: the audit trail is protected by triggers alone", record.Role())
+	if standing := s.standing.Load(); standing != nil && !standing.Safe() {
+		add(true, "postgres: %s: %s", weakness(*standing), weaknessMend)
 	}
 	targets, err := record.TargetStates(ctx)
 	if err != nil {
@@ -55,6 +57,18 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 		add(true, "%s", line)
 	}
 	return faults
+}
+
+// weaknessMend is what mends a login that could weaken the audit trail.
+const weaknessMend = "run muster migrate up as a role that may make roles, or give database_url a login that is a member of muster_app alone, and the owner's to migrate_url"
+
+// weakness says what the login in use could do to the audit trail.
+func weakness(s db.Standing) string {
+	text := fmt.Sprintf("login %s could weaken the audit trail: it %s", s.Login, strings.Join(s.Powers, ", and "))
+	if s.Why != "" {
+		text += "; " + s.Why
+	}
+	return text
 }
 
 // details are what the record says against targets and policies. It remembers

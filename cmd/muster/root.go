@@ -47,12 +47,13 @@ func exitCode(err error) int {
 	var config configError
 	var schema *db.SchemaError
 	var identity *db.IdentityError
+	var unfit *db.UnfitError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &said):
 		return said.code
-	case errors.As(err, &config), errors.As(err, &schema), errors.As(err, &identity):
+	case errors.As(err, &config), errors.As(err, &schema), errors.As(err, &identity), errors.As(err, &unfit):
 		return exitUsage
 	case errors.Is(err, fleet.ErrUnavailable), errors.Is(err, fleet.ErrRateLimited):
 		return exitUnreachable

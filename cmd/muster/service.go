@@ -52,11 +52,12 @@ type service struct {
 	refused   atomic.Pointer[string] // why the configuration in the file is not in force; nil: it is
 
 	// Set while it starts, read by health checks from then on.
-	record  atomic.Pointer[db.DB]
-	conn    atomic.Pointer[queue.Conn]
-	usable  atomic.Bool // the schema is there and targets are who they were
-	serving atomic.Bool // triggers and requests for tokens are taken
-	intake  atomic.Pointer[demand.Intake]
+	record   atomic.Pointer[db.DB]
+	standing atomic.Pointer[db.Standing] // what the login in use could do to the audit trail
+	conn     atomic.Pointer[queue.Conn]
+	usable   atomic.Bool // the schema is there and targets are who they were
+	serving  atomic.Bool // triggers and requests for tokens are taken
+	intake   atomic.Pointer[demand.Intake]
 }
 
 func newService(log *slog.Logger, c *config, load func() (*config, error)) (*service, error) {

@@ -44,7 +44,6 @@ func (s *service) begin(ctx context.Context) (*begun, error) {
 			return b, err
 		}
 		b.databaseURL = b.postgres.URL()
-		started.databaseURL = fleet.NewSecret(b.databaseURL)
 	}
 	if c.nats.url.IsZero() {
 		var err error
@@ -64,6 +63,13 @@ func (s *service) begin(ctx context.Context) (*begun, error) {
 	s.record.Store(b.record)
 	if err := s.awaitRecord(ctx, b); err != nil {
 		return b, err
+	}
+	if b.postgres != nil {
+		// Commands get the login of the service: the superuser's stays here.
+		if b.databaseURL, err = b.record.URL(); err != nil {
+			return b, err
+		}
+		started.databaseURL = fleet.NewSecret(b.databaseURL)
 	}
 	nats := queue.Config{
 		URL: b.natsURL, CredsFile: c.nats.credsFile, Name: "muster", Replicas: c.nats.replicas, Log: s.log,
@@ -101,12 +107,30 @@ func (s *service) awaitRecord(ctx context.Context, b *begun) error {
 		if err := b.record.CheckSchema(ctx); err != nil {
 			return err
 		}
+		if err := s.secure(ctx, b); err != nil {
+			return err
+		}
 		return checkIdentities(ctx, b.record, s.first)
 	})
 	if err == nil {
 		s.usable.Store(true)
 	}
 	return err
+}
+
+// secure gives up what the login of the URL could do to the audit trail. Where
+// that is not possible, /readyz and doctor say so; with a Postgres of muster's
+// own it always is.
+func (s *service) secure(ctx context.Context, b *begun) error {
+	standing, err := b.record.Secure(ctx, true)
+	if err != nil {
+		return err
+	}
+	if b.postgres != nil && !standing.Safe() {
+		return exit(exitFailed, "the service cannot give up the superuser of its own Postgres: %s", standing.Why)
+	}
+	s.standing.Store(&standing)
+	return nil
 }
 
 // awaitStreams waits until NATS answers and has the streams.
