@@ -156,7 +156,7 @@ func TestDeletionIsKeptByEachGuard(t *testing.T) {
 
 func TestDeletionIsForOfflineRunnersWhateverMatches(t *testing.T) {
 	t.Parallel()
-	p := load(t, document(`'"linux" in runner.labels'`))
+	p := policies.MatchingAll(load(t, document(longOffline)))
 	for _, status := range []fleet.Status{fleet.StatusOnline, "", "idle"} {
 		r := due(1)
 		r.Status = status

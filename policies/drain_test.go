@@ -15,7 +15,7 @@ import (
 
 // draining is a policy that takes online runners.
 func draining() string {
-	return strings.Replace(document(`runner.status == "online" && !runner.busy || runner.name.startsWith("runner-")`),
+	return strings.Replace(document(`runner.status == "online" && !runner.busy`),
 		"actions: [{delete_runner: {}}]", "actions: [{drain_host: {}}, {delete_runner: {}}, {release_host: {}}]", 1)
 }
 
@@ -53,7 +53,7 @@ func TestLoadReadsADrain(t *testing.T) {
 
 func TestADrainIsKeptByEachGuard(t *testing.T) {
 	t.Parallel()
-	p := load(t, draining())
+	p := policies.MatchingAll(load(t, draining()))
 	for _, tt := range []struct {
 		name   string
 		change func(*policies.Input, *fleet.Observed)
@@ -126,7 +126,7 @@ func TestThePoolsDrainHasNoCapsButALeastAge(t *testing.T) {
 // not.
 func TestTheLongestIdleGoFirst(t *testing.T) {
 	t.Parallel()
-	p := load(t, strings.Replace(draining(), "{grace: 1d, max: {count: 5, percent: 10}}", "{grace: 1d, max: {count: 50, percent: 100}, rate: 2/m}", 1))
+	p := policies.MatchingAll(load(t, strings.Replace(draining(), "{grace: 1d, max: {count: 5, percent: 10}}", "{grace: 1d, max: {count: 50, percent: 100}, rate: 2/m}", 1)))
 	a, b, c, fresh := idle(1), idle(2), idle(3), idle(4)
 	a.LastBusyAt, b.LastBusyAt, c.LastBusyAt = now.Add(-3*time.Hour), now.Add(-time.Hour), now.Add(-5*time.Hour)
 	b.Work.LastDoneAt = now.Add(-time.Minute)

@@ -165,7 +165,10 @@ func evaluate(p cel.Program, a *activation) (tri, string, error) {
 	return no, "", fmt.Errorf("the expression gave %v, not true or false", out)
 }
 
-func unknownNames(u *types.Unknown) string {
+func unknownNames(u *types.Unknown) string { return strings.Join(unknownTrails(u), ", ") }
+
+// unknownTrails names what an unknown answer rests on.
+func unknownTrails(u *types.Unknown) []string {
 	var names []string
 	for _, id := range u.IDs() {
 		trails, _ := u.GetAttributeTrails(id)
@@ -173,5 +176,5 @@ func unknownNames(u *types.Unknown) string {
 			names = append(names, t.String())
 		}
 	}
-	return strings.Join(names, ", ")
+	return names
 }

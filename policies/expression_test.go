@@ -89,7 +89,7 @@ func TestWhatIsUnknownIsNeverAYes(t *testing.T) {
 		{`runner.labels[0] == "x"`, "error"},
 		{`runner.labels[0] == "x" || runner.busy`, "yes"},
 		{`!(runner.labels[0] == "x")`, "error"},
-		{`1 / 0 == 1`, "error"},
+		{`1 / (runner.labels.size() == 0 ? 0 : 1) == 1`, "error"},
 		{`duration(runner.labels.size() == 0 ? "x" : "1h") > duration("1h")`, "error"},
 	}
 	for _, tt := range tests {

@@ -32,6 +32,8 @@ type Policy struct {
 
 	match  *compiled // nil: matches always
 	exempt []exemption
+
+	leastOffline time.Duration
 }
 
 // exemption is one entry of exempt.

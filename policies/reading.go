@@ -2,7 +2,6 @@ package policies
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,7 +86,7 @@ func (c *compiled) read(name string, vars *activation) Reading {
 }
 
 // part compiles one clause as the whole was.
-func (c *compiled) part(e celast.Expr) (string, cel.Program, error) {
+func (c *compiled) part(e celast.Expr, options ...cel.ProgramOption) (string, cel.Program, error) {
 	text, err := parser.Unparse(e, c.checked.NativeRep().SourceInfo())
 	if err != nil {
 		return "", nil, err
@@ -96,7 +95,7 @@ func (c *compiled) part(e celast.Expr) (string, cel.Program, error) {
 	if issues.Err() != nil {
 		return text, nil, issues.Err()
 	}
-	program, err := c.env.Program(checked)
+	program, err := c.env.Program(checked, options...)
 	return text, program, err
 }
 
@@ -161,36 +160,29 @@ func (a *activation) known(e celast.Expr) []string {
 
 // value is a field as people read it; false where there is none of that name.
 func (a *activation) value(variable, field string) (string, bool) {
-	view, ok := a.ResolveName(variable)
-	if !ok {
+	at := a.at(variable, field)
+	if !at.IsValid() {
 		return "", false
 	}
-	v := reflect.ValueOf(view).Elem()
-	for i := range v.NumField() {
-		if v.Type().Field(i).Tag.Get("cel") != field {
-			continue
+	switch x := at.Interface().(type) {
+	case *time.Duration:
+		if x == nil {
+			return "unknown", true
 		}
-		switch x := v.Field(i).Interface().(type) {
-		case *time.Duration:
-			if x == nil {
-				return "unknown", true
-			}
-			return short(x.Truncate(time.Second)), true
-		case *int64:
-			if x == nil {
-				return "unknown", true
-			}
-			return strconv.FormatInt(*x, 10), true
-		case []string:
-			return "[" + strings.Join(x, ", ") + "]", true
-		case string:
-			if x == "" && unknownFields[variable+"."+field] != nil {
-				return "unknown", true
-			}
-			return strconv.Quote(x), true
-		default:
-			return fmt.Sprint(x), true
+		return short(x.Truncate(time.Second)), true
+	case *int64:
+		if x == nil {
+			return "unknown", true
 		}
+		return strconv.FormatInt(*x, 10), true
+	case []string:
+		return "[" + strings.Join(x, ", ") + "]", true
+	case string:
+		if x == "" && unknownFields[variable+"."+field] != nil {
+			return "unknown", true
+		}
+		return strconv.Quote(x), true
+	default:
+		return fmt.Sprint(x), true
 	}
-	return "", false
 }

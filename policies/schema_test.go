@@ -80,6 +80,7 @@ func full(t testing.TB, action string) object {
 		t.Fatal(err)
 	}
 	if action == drained {
+		doc = changed(t, doc, "spec", "match", true, "runner.status == 'online' && !runner.busy")
 		return changed(t, doc, "spec.guards", "witnesses", false, nil)
 	}
 	return doc

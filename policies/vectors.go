@@ -11,80 +11,18 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 )
 
-// longAgo is a time by which the built-in vectors are old, in every respect in
-// which they are.
-const longAgo = 10 * 365 * 24 * time.Hour
-
-// builtIn are the runners that no deletion may match, with what to do about a
-// policy that does. Labels are left out: an expression may ask for any.
-var builtIn = []struct {
-	what, remedy string
-	drains       bool // nor may a drain, which is for runners that are online
-	runner       func(a *activation)
-}{
-	{
-		"a runner of which nothing is known", "ask for what must be known, such as runner.status", true,
-		func(*activation) {},
-	},
-	{
-		"a runner that is online", "add runner.status == \"offline\"", false,
-		func(a *activation) {
-			a.runner.Status = string(fleet.StatusOnline)
-			a.age, a.idleFor, a.onlineSeen = longAgo, longAgo, 0
-			a.runner.Age, a.runner.IdleFor, a.runner.OnlineSeen = &a.age, &a.idleFor, &a.onlineSeen
-			a.lost()
-		},
-	},
-	{
-		"a runner that is busy", "add !runner.busy", true,
-		func(a *activation) { a.runner.Busy, a.runner.Status = true, string(fleet.StatusOnline) },
-	},
-	{
-		"a runner that went offline this moment", "add runner.offline_for > duration(\"168h\")", false,
-		func(a *activation) {
-			a.runner.Status = string(fleet.StatusOffline)
-			a.age, a.offlineFor, a.onlineSeen = longAgo, 0, 0
-			a.runner.Age, a.runner.OfflineFor, a.runner.OnlineSeen = &a.age, &a.offlineFor, &a.onlineSeen
-			a.lost()
-		},
-	},
-	{
-		"a runner that was registered this moment", "add runner.offline_for > duration(\"1h\")", false,
-		func(a *activation) {
-			a.runner.Status, a.runner.Ephemeral, a.runner.NeverOnline = string(fleet.StatusOffline), true, true
-			a.age, a.offlineFor = 0, 0
-			a.runner.Age, a.runner.OfflineFor = &a.age, &a.offlineFor
-		},
-	},
-}
-
-// lost says the worst of everything beside the runner itself: its host is
-// gone, and has registered others since.
-func (a *activation) lost() {
-	a.newer, a.silentFor = 1, longAgo
-	a.runner.NewerRegistrations = &a.newer
-	a.host = hostView{Known: true, State: "gone", SilentFor: &a.silentFor}
-}
-
-// vectors runs the built-in vectors against a policy that deletes, up to the
-// first that it matches: the others, and its own tests, mostly have the same
-// cause. It reports whether there is none.
+// vectors runs example runners against a policy, up to the first that it may
+// match: its own tests mostly have the same cause. It reports whether there is
+// none.
 func (f *file) vectors(p *Policy, match ast.Node) bool {
-	if p.Action != fleet.ActionDeleteRunner {
-		return true
-	}
-	for _, v := range builtIn {
-		if p.Drain && !v.drains {
-			continue
-		}
-		a := p.activation()
-		v.runner(a)
-		if wants, _ := p.wants(a); wants {
-			f.fault(match, "spec.match: it matches %s, which no deletion may: %s", v.what, v.remedy)
+	if p.Drain {
+		wants, _ := p.wants(p.activation())
+		if wants {
+			f.fault(match, "spec.match: it matches a runner of which nothing is known, which no deletion may: ask for what must be known, such as runner.status")
 			return false
 		}
 	}
-	return true
+	return f.decided(p, match)
 }
 
 // tests runs the policy's own tests.
