@@ -199,7 +199,7 @@ func (tx *Tx) ClaimLease(ctx context.Context, requestID, host string, now time.T
 //
 // The heartbeat of a host speaks for a runner of another name only where nobody
 // else may have it: no token shows whose it is, no host of its name was ever heard
-// of, and no other host lists it. Else a host that lists the runners of others
+// of or has claimed a request, and no other host lists it. Else a host that lists the runners of others
 // would use up their requests, and have its pool take them away.
 //
 // A runner that came of several requests of its host is of the newest.
@@ -230,6 +230,7 @@ func (tx *Tx) AdvanceLeases(ctx context.Context, target string, at time.Time) er
 			JOIN muster.runner r ON r.target = $1 AND r.name = s.name AND r.removed_at IS NULL AND r.host IS NULL
 			WHERE NOT EXISTS (SELECT FROM muster.host o WHERE o.host = lower(r.name) AND o.host <> l.host)
 				AND NOT EXISTS (SELECT FROM muster.token o WHERE o.host = lower(r.name) AND o.host <> l.host AND o.outcome = 'issued')
+				AND NOT EXISTS (SELECT FROM muster.lease o WHERE o.target = $1 AND o.host = lower(r.name) AND o.host <> l.host)
 				AND NOT EXISTS (SELECT FROM muster.host_runner o WHERE o.target = $1 AND o.name = r.name AND o.host <> l.host)
 		), best AS (
 			SELECT DISTINCT ON (request_id) request_id, requested_at, runner_id, online
