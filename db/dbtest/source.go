@@ -124,9 +124,14 @@ func (s *source) clone(ctx context.Context) (string, error) {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // nothing is left to lose
 	clone := name(kindClone, fmt.Sprintf("%d_%d", os.Getpid(), s.clones.Add(1)))
-	if _, err := conn.Exec(ctx, `CREATE DATABASE `+quote(clone)+` TEMPLATE `+quote(s.template)); err != nil {
+
+	// A copy of the files takes a third of the time of the default, which writes
+	// every block of the template to the write-ahead log.
+	_, err = conn.Exec(ctx, `CREATE DATABASE `+quote(clone)+` TEMPLATE `+quote(s.template)+` STRATEGY FILE_COPY`)
+	if err != nil {
 		return "", err
 	}
+
 	return inDatabase(s.admin, clone)
 }
 
