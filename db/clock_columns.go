@@ -44,6 +44,7 @@ var clockColumns = map[string]timeKind{
 	"decision.at":                  past,
 	"delivery.at":                  past,
 	"finding.since":                past,
+	"former_target.at":             past,
 	"github_pause.told_at":         ruled,
 	"github_pause.until":           ruled,
 	"grace_mark.since":             past,

@@ -10,13 +10,14 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 )
 
-// AddDelivery notes that a delivery has been folded in for a target. It reports
+// AddDelivery notes that a delivery has been folded in for a target, under the
+// name that the target has now. It reports
 // whether that is news; a repeat that runs at the same time waits for the end
 // of the other transaction.
 func (tx *Tx) AddDelivery(ctx context.Context, target, id string, at time.Time) (bool, error) {
 	tag, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.delivery (target, delivery_id, at)
-		VALUES ($1, $2, $3)
+		VALUES (muster.current_target($1), $2, $3)
 		ON CONFLICT DO NOTHING`, target, id, at)
 	if err != nil {
 		return false, fmt.Errorf("note delivery %s for %s: %w", id, target, translate(err))
@@ -31,7 +32,7 @@ func (tx *Tx) AddWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.T
 	tag, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.workflow_job (target, workflow_job_id, run_id, run_attempt, repository, labels, state,
 			runner_id, runner_name, queued_at, started_at, completed_at, conclusion, changed_at)
-		VALUES ($1, $2, $3, $4, $5, coalesce($6::text[], '{}'), $7, $8, $9, $10, $11, $12, $13, $14)
+		VALUES (muster.current_target($1), $2, $3, $4, $5, coalesce($6::text[], '{}'), $7, $8, $9, $10, $11, $12, $13, $14)
 		ON CONFLICT DO NOTHING`, append(workflowJobValues(j), at)...)
 	if err != nil {
 		return j, false, fmt.Errorf("store workflow job %d of %s: %w", j.ID, j.Target, translate(err))
@@ -43,7 +44,7 @@ func (tx *Tx) AddWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.T
 	err = scanWorkflowJob(tx.tx.QueryRow(ctx, `
 		SELECT `+workflowJobColumns+`
 		FROM muster.workflow_job
-		WHERE target = $1 AND workflow_job_id = $2
+		WHERE target = muster.current_target($1) AND workflow_job_id = $2
 		FOR UPDATE`, j.Target, j.ID), &known)
 	if isNotFound(translate(err)) {
 		return tx.AddWorkflowJob(ctx, j, at) // it was forgotten in between
@@ -74,7 +75,7 @@ func (tx *Tx) SaveWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.
 		SET run_id = $3, run_attempt = $4, repository = $5, labels = coalesce($6::text[], '{}'), state = $7,
 			runner_id = $8, runner_name = $9, queued_at = $10, started_at = $11, completed_at = $12, conclusion = $13,
 			changed_at = $14
-		WHERE target = $1 AND workflow_job_id = $2`, append(workflowJobValues(j), at)...)
+		WHERE target = muster.current_target($1) AND workflow_job_id = $2`, append(workflowJobValues(j), at)...)
 	if err != nil {
 		return fmt.Errorf("store workflow job %d of %s: %w", j.ID, j.Target, translate(err))
 	}
@@ -86,7 +87,7 @@ func (tx *Tx) SaveWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.
 func (tx *Tx) ForgetWorkflowJob(ctx context.Context, target string, id int64) (bool, error) {
 	tag, err := tx.tx.Exec(ctx, `
 		DELETE FROM muster.workflow_job
-		WHERE target = $1 AND workflow_job_id = $2 AND state IN ('waiting', 'queued')`, target, id)
+		WHERE target = muster.current_target($1) AND workflow_job_id = $2 AND state IN ('waiting', 'queued')`, target, id)
 	if err != nil {
 		return false, fmt.Errorf("forget workflow job %d of %s: %w", id, target, translate(err))
 	}
@@ -129,7 +130,9 @@ func (tx *Tx) SaveHeartbeats(ctx context.Context, beats []fleet.Heartbeat) error
 	return tx.saveHostRunners(ctx, beats, newest)
 }
 
-// saveHostRunners makes the runners of the hosts those of their heartbeats.
+// saveHostRunners makes the runners of the hosts those of their heartbeats, under
+// the names that their targets have now. Where a heartbeat names a target twice, by
+// its former name and by the one of now, busy counts.
 func (tx *Tx) saveHostRunners(ctx context.Context, beats []fleet.Heartbeat, of []string) error {
 	news := make(map[string]bool, len(of))
 	for _, host := range of {
@@ -150,13 +153,14 @@ func (tx *Tx) saveHostRunners(ctx context.Context, beats []fleet.Heartbeat, of [
 		DELETE FROM muster.host_runner r
 		WHERE r.host = ANY($1) AND NOT EXISTS (
 			SELECT FROM unnest($2::text[], $3::text[], $4::text[]) AS listed (host, target, name)
-			WHERE listed.host = r.host AND listed.target = r.target AND listed.name = r.name)`,
+			WHERE listed.host = r.host AND muster.current_target(listed.target) = r.target AND listed.name = r.name)`,
 		of, host, target, name)
 	if err == nil {
 		_, err = tx.tx.Exec(ctx, `
 			INSERT INTO muster.host_runner (host, target, name, state, at)
-			SELECT host, target, name, state, at
+			SELECT DISTINCT ON (host, current, name) host, muster.current_target(target) AS current, name, state, at
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) AS listed (host, target, name, state, at)
+			ORDER BY host, current, name, state -- busy, idle, stopped
 			ON CONFLICT (host, target, name) DO UPDATE SET state = excluded.state, at = excluded.at
 				WHERE muster.host_runner.state <> excluded.state`, host, target, name, state, at)
 	}

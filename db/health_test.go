@@ -79,7 +79,7 @@ func TestTargetHealth(t *testing.T) {
 		if err := tx.RefuseCredential(w.ctx, "acme", db.RefusedAct, "403", t0); err != nil {
 			return err
 		}
-		clock, err := tx.LockTarget(w.ctx, "acme")
+		clock, err := tx.LockTarget(w.ctx, acme)
 		if err != nil {
 			return err
 		}

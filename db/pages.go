@@ -10,13 +10,14 @@ import (
 )
 
 // KeptListing reads what is kept of the walks over a target; nothing where it
-// was never synced.
+// was never completely synced: its first complete listing is read in full, since
+// it tells whether the target is one that is known under another name.
 func (db *DB) KeptListing(ctx context.Context, target string) (fleet.KeptListing, error) {
 	rows, err := db.pool.Query(ctx, `
 		SELECT p.number, p.etag, p.credential, p.sha256, p.total, p.last, p.shown, p.runner_ids, t.proven_listing
 		FROM muster.page p
 		JOIN muster.target t ON t.name = p.target
-		WHERE p.target = $1`, target)
+		WHERE p.target = $1 AND t.complete_syncs > 0`, target)
 	if err != nil {
 		return fleet.KeptListing{}, fmt.Errorf("read the pages of %s: %w", target, translate(err))
 	}

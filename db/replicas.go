@@ -13,15 +13,15 @@ const replicaLife = 20 * time.Second
 // Replicas are the muster serve processes on the record.
 type Replicas struct{ DB *DB }
 
-// Present notes that a replica, known by a UUID, is there, and tells how many
-// are, this one included.
-func (r Replicas) Present(ctx context.Context, replica string) (int, error) {
+// Present notes that a replica, known by a UUID, is there and works with these
+// targets, and tells how many replicas are there, this one included.
+func (r Replicas) Present(ctx context.Context, replica string, targets []string) (int, error) {
 	var n int
 	err := r.DB.InTx(ctx, func(tx *Tx) error {
 		_, err := tx.tx.Exec(ctx, `
-			INSERT INTO muster.replica (replica, seen_at)
-			VALUES ($1, clock_timestamp())
-			ON CONFLICT (replica) DO UPDATE SET seen_at = excluded.seen_at`, replica)
+			INSERT INTO muster.replica (replica, seen_at, targets)
+			VALUES ($1, clock_timestamp(), coalesce($2::text[], '{}'))
+			ON CONFLICT (replica) DO UPDATE SET seen_at = excluded.seen_at, targets = excluded.targets`, replica, targets)
 		if err != nil {
 			return err
 		}

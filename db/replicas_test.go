@@ -15,7 +15,7 @@ func TestReplicasCountWhoIsThere(t *testing.T) {
 	first, second := uuid.NewString(), uuid.NewString()
 	present := func(replica string, want int) {
 		t.Helper()
-		if n, err := all.Present(w.ctx, replica); err != nil || n != want {
+		if n, err := all.Present(w.ctx, replica, []string{"acme", "octo"}); err != nil || n != want {
 			t.Errorf("Present = %d, %v, want %d", n, err, want)
 		}
 	}

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,72 +25,18 @@ type TargetClock struct {
 	Proven fleet.Digest
 }
 
-// EnsureTarget registers a target at its first use, with an audit event, and
-// refuses one whose scope or address is not what it was then: runner ids are
-// small numbers per instance, and would be taken for other runners.
-func (tx *Tx) EnsureTarget(ctx context.Context, t fleet.Target, now time.Time) error {
-	tag, err := tx.tx.Exec(ctx, `
-		INSERT INTO muster.target (name, scope, api_url, first_used_at, max_observation_gap)
-		VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (name) DO NOTHING`,
-		t.Name, t.Scope.String(), t.APIURL, now, t.MaxObservationGap)
-	if err != nil {
-		return fmt.Errorf("register target %s: %w", t.Name, translate(err))
-	}
-	if tag.RowsAffected() == 1 {
-		return tx.Audit(ctx, fleet.AuditEvent{
-			At: now, Code: fleet.AuditTargetNew, Actor: fleet.System, Target: t.Name,
-			Details: map[string]any{"scope": t.Scope.String(), "api_url": t.APIURL},
-		})
-	}
-	return checkIdentity(ctx, tx.tx, t)
-}
-
-// CheckIdentity is the refusal of EnsureTarget without the registration: nil
-// for a target that was never used.
-func (db *DB) CheckIdentity(ctx context.Context, t fleet.Target) error {
-	return checkIdentity(ctx, db.pool, t)
-}
-
-// IdentityError says that a target's name was used for another scope before.
-type IdentityError struct{ Target, Have, Want string }
-
-func (e *IdentityError) Error() string {
-	return fmt.Sprintf("target %s was first used as %s and is configured as %s: "+
-		"scope and api_url are fixed at first use, so give the new one a new name", e.Target, e.Have, e.Want)
-}
-
-// Is makes it a conflict: trying again does not help.
-func (e *IdentityError) Is(target error) bool { return target == fleet.ErrConflict }
-
-func checkIdentity(ctx context.Context, q querier, t fleet.Target) error {
-	var scope, api string
-	err := translate(q.QueryRow(ctx, `
-		SELECT scope, api_url FROM muster.target WHERE name = $1`, t.Name).Scan(&scope, &api))
-	if isNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read target %s: %w", t.Name, err)
-	}
-	if !strings.EqualFold(scope, t.Scope.String()) || !strings.EqualFold(api, t.APIURL) {
-		return &IdentityError{
-			Target: t.Name, Have: scope + " of " + api, Want: t.Scope.String() + " of " + t.APIURL,
-		}
-	}
-	return nil
-}
-
 // LockTarget reads a target's clock and keeps others from writing its
-// inventory until the transaction ends.
-func (tx *Tx) LockTarget(ctx context.Context, target string) (TargetClock, error) {
+// inventory until the transaction ends. An IdentityError says that the name
+// stands for another scope by now, as after a mended typing error.
+func (tx *Tx) LockTarget(ctx context.Context, t fleet.Target) (TargetClock, error) {
 	var c TargetClock
+	have := recordedTarget{name: t.Name}
 	var complete, walk *time.Time
 	var fault *string
 	var proven []byte
 	var can capabilities
 	err := tx.tx.QueryRow(ctx, `
-		SELECT t.observed_us, t.complete_syncs, t.last_complete_sync_at, t.last_walk_at, t.credential_fault, t.capabilities,
+		SELECT t.scope, t.api_url, t.observed_us, t.complete_syncs, t.last_complete_sync_at, t.last_walk_at, t.credential_fault, t.capabilities,
 			CASE WHEN ( -- the newest one, from the end of its index: whether there is one would be sought in the whole table
 				SELECT max(r.removed_at)
 				FROM muster.runner r
@@ -99,10 +44,14 @@ func (tx *Tx) LockTarget(ctx context.Context, target string) (TargetClock, error
 			) > t.last_complete_sync_at THEN NULL ELSE t.proven_listing END
 		FROM muster.target t
 		WHERE t.name = $1
-		FOR UPDATE OF t`, target).Scan(&c.ObservedUS, &c.CompleteSyncs, &complete, &walk, &fault, &can, &proven)
+		FOR UPDATE OF t`, t.Name).Scan(&have.scope, &have.apiURL, &c.ObservedUS, &c.CompleteSyncs, &complete, &walk, &fault, &can, &proven)
 	if err != nil {
-		return TargetClock{}, fmt.Errorf("lock target %s: %w", target, translate(err))
+		return TargetClock{}, fmt.Errorf("lock target %s: %w", t.Name, translate(err))
 	}
+	if !have.is(t) {
+		return TargetClock{}, &IdentityError{Target: t.Name, Have: have.String(), Want: identityOf(t)}
+	}
+
 	c.LastCompleteSyncAt, c.LastWalkAt, c.CredentialFault = utc(complete), utc(walk), text(fault)
 	c.Capabilities = can.read()
 	copy(c.Proven[:], proven)

@@ -34,37 +34,6 @@ func TestTargetIsNotedAtItsFirstUse(t *testing.T) {
 	}
 }
 
-func TestTargetOfAnotherScopeIsRefused(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	if err := w.db.CheckIdentity(w.ctx, acme); err != nil {
-		t.Errorf("CheckIdentity of a target never used: %v", err)
-	}
-	w.target()
-	for _, tt := range []struct {
-		name   string
-		change func(*fleet.Target)
-		ok     bool
-	}{
-		{"as it was", func(*fleet.Target) {}, true},
-		{"in capitals", func(x *fleet.Target) { x.Scope.Owner = "ACME"; x.APIURL = "https://GHES.example.com/api/v3" }, true},
-		{"another gap", func(x *fleet.Target) { x.MaxObservationGap = time.Minute }, true},
-		{"another owner", func(x *fleet.Target) { x.Scope.Owner = "acme2" }, false},
-		{"another kind", func(x *fleet.Target) { x.Scope.Kind = fleet.ScopeEnterprise }, false},
-		{"another server", func(x *fleet.Target) { x.APIURL = fleet.DefaultAPIURL }, false},
-	} {
-		target := acme
-		tt.change(&target)
-		ensure := w.db.InTx(w.ctx, func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, target, t0) })
-		for what, err := range map[string]error{"EnsureTarget": ensure, "CheckIdentity": w.db.CheckIdentity(w.ctx, target)} {
-			if tt.ok && err != nil || !tt.ok && (!errors.Is(err, fleet.ErrConflict) || !strings.Contains(err.Error(), "new name")) {
-				t.Errorf("%s %s: %v", what, tt.name, err)
-			}
-		}
-	}
-	w.want("1", `SELECT count(*) FROM api.audit`)
-}
-
 func TestObservationGapFollowsTheConfiguration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -248,7 +217,7 @@ func TestGauges(t *testing.T) {
 		delete(got, moving)
 	}
 	want := map[string]float64{
-		"runners acme": 2, "runners_online acme": 1, "runners_busy acme": 1, "policy_halted acme reap": 1, "dead_letters": 1, "open_intents": 1,
+		"runners acme": 2, "runners_online acme": 1, "runners_busy acme": 1, "policy_halted acme reap": 1, "dead_letters": 1, "open_intents": 1, "clock_steps": 0,
 		"findings acme": 1, "pool_min acme linux": 1, "pool_max acme linux": 9, "pool_desired acme linux": 5, "pool_online acme linux": 1,
 		"pool_busy acme linux": 1, "pool_booting acme linux": 1, "pool_draining acme linux": 1, "pool_queued acme linux": 2,
 		"pool_in_progress acme linux": 1, "pool_leases_expired acme linux": 4,

@@ -46,11 +46,10 @@ func TestInTxIsAllOrNothing(t *testing.T) {
 func TestInTxTriesADeadlockAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	names := []string{"a", "b"}
-	for _, name := range names {
-		target := acme
-		target.Name = name
-		w.tx(func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, target, t0) })
+	targets := []fleet.Target{acme, acme}
+	for i, name := range []string{"a", "b"} {
+		targets[i].Name, targets[i].Scope.Owner = name, name
+		w.tx(func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, targets[i], t0) })
 	}
 	// Both hold their first lock before either asks for its second.
 	var met sync.WaitGroup
@@ -58,14 +57,14 @@ func TestInTxTriesADeadlockAgain(t *testing.T) {
 	var mu sync.Mutex
 	attempts := 0
 	var g errgroup.Group
-	for i := range names {
+	for i := range targets {
 		g.Go(func() error {
 			first := true
 			return w.db.InTx(w.ctx, func(tx *db.Tx) error {
 				mu.Lock()
 				attempts++
 				mu.Unlock()
-				if _, err := tx.LockTarget(w.ctx, names[i]); err != nil {
+				if _, err := tx.LockTarget(w.ctx, targets[i]); err != nil {
 					return err
 				}
 				if first {
@@ -73,7 +72,7 @@ func TestInTxTriesADeadlockAgain(t *testing.T) {
 					met.Done()
 					met.Wait()
 				}
-				_, err := tx.LockTarget(w.ctx, names[1-i])
+				_, err := tx.LockTarget(w.ctx, targets[1-i])
 				return err
 			})
 		})
@@ -94,7 +93,7 @@ func TestMissingRowsAreNotFound(t *testing.T) {
 	_, state := w.db.TargetState(w.ctx, "nosuch")
 	_, runner := w.db.Runner(w.ctx, "nosuch", 1)
 	lock := w.db.InTx(w.ctx, func(tx *db.Tx) error {
-		_, err := tx.LockTarget(w.ctx, "nosuch")
+		_, err := tx.LockTarget(w.ctx, fleet.Target{Name: "nosuch"})
 		return err
 	})
 	for name, err := range map[string]error{"Run": run, "TargetState": state, "Runner": runner, "LockTarget": lock} {
@@ -115,7 +114,7 @@ func TestPostgresAwayAndBack(t *testing.T) {
 	var g errgroup.Group
 	g.Go(func() error {
 		return w.db.InTx(w.ctx, func(tx *db.Tx) error {
-			if _, err := tx.LockTarget(w.ctx, acme.Name); err != nil {
+			if _, err := tx.LockTarget(w.ctx, acme); err != nil {
 				return err
 			}
 			close(began)

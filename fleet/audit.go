@@ -96,6 +96,9 @@ const (
 	AuditCredentialRefused  AuditCode = "TG300E"
 	AuditCredentialAccepted AuditCode = "TG301I"
 	AuditTargetNew          AuditCode = "TG302I"
+	AuditTargetMended       AuditCode = "TG303I"
+	AuditTargetRenamed      AuditCode = "TG304I"
+	AuditTargetForgotten    AuditCode = "TG305W"
 
 	AuditConfigRefused AuditCode = "CF700E"
 	AuditConfigLoaded  AuditCode = "CF701I"
@@ -157,7 +160,10 @@ var AuditKinds = []AuditKind{
 
 	{AuditCredentialRefused, "target.credential", OutcomeDenied, []string{"target", "reason"}, "GitHub refuses the credential of a target"},
 	{AuditCredentialAccepted, "target.credential", OutcomeNoted, []string{"target"}, "GitHub accepts the credential of a target again"},
-	{AuditTargetNew, "target.new", OutcomeNoted, []string{"target", "details.scope", "details.api_url"}, "a target was used for the first time: its scope and address are fixed now"},
+	{AuditTargetNew, "target.new", OutcomeNoted, []string{"target", "details.scope", "details.api_url"}, "a target was used for the first time: its scope and address are fixed by its first complete sync"},
+	{AuditTargetMended, "target.mend", OutcomeNoted, []string{"target", "details.scope", "details.api_url"}, "the scope or address of a target was changed before its first complete sync; what had been listed before is dropped"},
+	{AuditTargetRenamed, "target.rename", OutcomeDone, []string{"target", "details.from", "details.scope", "details.api_url"}, "an operator renamed a target: what was recorded under details.from is recorded under target now"},
+	{AuditTargetForgotten, "target.forget", OutcomeDone, []string{"target", "details.scope", "details.api_url"}, "an operator had muster forget a target, with its runners, holds, workflow jobs and history; its events stay in the trail"},
 
 	{AuditConfigRefused, "config.load", OutcomeDenied, []string{"reason"}, "a changed configuration or policy was refused: the one before goes on"},
 	{AuditConfigLoaded, "config.load", OutcomeDone, nil, "a changed configuration came into force, with the policies in details.policies"},

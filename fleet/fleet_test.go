@@ -70,6 +70,22 @@ func TestWebURL(t *testing.T) {
 	}
 }
 
+func TestAddressesAreComparedAsAddresses(t *testing.T) {
+	const plain = "https://ghes.example.com/api/v3"
+	for address, same := range map[string]bool{
+		plain: true, "HTTPS://GHES.example.com/api/v3": true, "https://ghes.example.com:443/api/v3": true, "https://ghes.example.com/api/v3/": true,
+		"https://ghes.example.com:8443/api/v3": false, "http://ghes.example.com/api/v3": false, "https://ghes.example.com:80/api/v3": false,
+		"https://example.com/api/v3": false, "https://ghes.example.com/": false,
+	} {
+		if got := fleet.SameAddress(plain, address); got != same {
+			t.Errorf("SameAddress(%s, %s) = %t, want %t", plain, address, got, same)
+		}
+	}
+	if !fleet.SameAddress("http://[::1]:80/", "http://[::1]") || fleet.SameAddress("http://[::1]:81", "http://[::1]") {
+		t.Error("the port of an IPv6 address is not read as one")
+	}
+}
+
 func TestSecretNeverPrintsItself(t *testing.T) {
 	const value = "AABBCCsecret"
 	s := fleet.NewSecret(value)

@@ -88,7 +88,8 @@ func (s Scope) String() string {
 const DefaultAPIURL = "https://api.github.com"
 
 // Target is one scope of one GitHub instance that muster looks after, under a
-// short name of the operator's. Scope and APIURL are fixed at first use.
+// short name of the operator's. Scope and APIURL are fixed at the first complete
+// sync.
 type Target struct {
 	Name   string
 	Scope  Scope
@@ -99,6 +100,30 @@ type Target struct {
 	Brake             Brake
 	// Hosts are those that a grant lets register runners with the target.
 	Hosts HostNames
+}
+
+// Same reports whether two targets are one scope of one server, as far as their
+// addresses tell. The names do not count.
+func (t Target) Same(other Target) bool {
+	return strings.EqualFold(t.Scope.String(), other.Scope.String()) && SameAddress(t.APIURL, other.APIURL)
+}
+
+// SameAddress reports whether two API addresses are equal by the rules of
+// RFC 3986, section 6.2: the case of the host and a port that is the default do
+// not count. The case of the path does not count either, since GitHub ignores it.
+func SameAddress(a, b string) bool { return normalAddress(a) == normalAddress(b) }
+
+func normalAddress(address string) string {
+	u, err := url.Parse(strings.ToLower(address))
+	if err != nil {
+		return address
+	}
+	port := u.Port()
+	if u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
+		u.Host = strings.TrimSuffix(u.Host, ":"+port)
+	}
+	u.Path = strings.TrimRight(u.Path, "/")
+	return u.String()
 }
 
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)

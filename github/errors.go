@@ -222,7 +222,7 @@ func (o operation) refused(got reply, secret fleet.Secret) *Error {
 		e.Wait = got.wait
 	case redirects(status):
 		e.Kind = fleet.ErrUnavailable
-		e.Detail = "redirect" + got.redirect() + " refused; if the owner or repository was renamed, its new name is another scope, which takes a target of another name"
+		e.Detail = "redirect" + got.redirect() + " refused; if the owner or repository was renamed, write its new name into scope and carry the target over with muster target rename"
 	default:
 		e.Detail = clean(fmt.Sprintf("status is not %d: %s", o.want, e.Detail))
 	}

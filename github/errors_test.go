@@ -170,7 +170,7 @@ func TestErrorsSayWhatToDoAndKeepSecrets(t *testing.T) {
 		{"a redirect", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "https://elsewhere.example/x?secret=1")
 			w.WriteHeader(http.StatusFound)
-		}, org, "list runners of org/acme: unavailable (HTTP 302): redirect to elsewhere.example refused; if the owner or repository was renamed, its new name is another scope, which takes a target of another name"},
+		}, org, "list runners of org/acme: unavailable (HTTP 302): redirect to elsewhere.example refused; if the owner or repository was renamed, write its new name into scope and carry the target over with muster target rename"},
 	}
 	for _, tt := range tests {
 		_, err := answers(t, tt.answer).Runners(t.Context(), tt.scope, fleet.KeptListing{})

@@ -88,13 +88,13 @@ policies: [policy.yaml]
 	})
 }
 
-func TestATargetKeepsTheIdentityOfItsFirstUse(t *testing.T) {
+func TestATargetKeepsTheIdentityOfItsFirstCompleteSync(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.configure(head, "")
 	p := w.serve().up()
 	w.nats.publish("muster.v1.trigger.sync.acme", "")
-	w.becomes("org/acme", `SELECT scope FROM api.targets WHERE target = 'acme'`)
+	w.syncs(1)
 	p.stop()
 
 	for _, change := range []struct{ instead, by string }{
@@ -103,7 +103,7 @@ func TestATargetKeepsTheIdentityOfItsFirstUse(t *testing.T) {
 	} {
 		w.configure(strings.Replace(head, change.instead, change.by, 1), "")
 		lines := serveRefuses(t, w.dir)
-		if len(lines) != 1 || !regexp.MustCompile(`^muster: .*target acme .*org/acme.*new name`).MatchString(lines[0]) {
+		if len(lines) != 1 || !regexp.MustCompile(`^muster: .*target acme .*org/acme.*muster target forget acme`).MatchString(lines[0]) {
 			t.Errorf("with %s: stderr = %q, want one line that names the remedy", change.by, lines)
 		}
 	}

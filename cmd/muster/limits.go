@@ -50,7 +50,7 @@ func (s *service) refreshPauses(ctx context.Context) error {
 func (s *service) present(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
-	n, err := db.Replicas{DB: s.record.Load()}.Present(ctx, s.id)
+	n, err := db.Replicas{DB: s.record.Load()}.Present(ctx, s.id, s.wiring.Load().config.targetNames())
 	if err != nil {
 		return err
 	}

@@ -172,6 +172,7 @@ func (a *app) commands() []*cobra.Command {
 		a.policyCommand(),
 		a.holdCommand(),
 		a.unholdCommand(),
+		a.targetCommand(),
 		a.tokenCommand(),
 		a.poolsCommand(),
 		a.auditCommand(),

@@ -167,7 +167,7 @@ func (w *world) sync(after time.Duration) {
 		if err := tx.EnsureTarget(w.ctx, w.target(), at); err != nil {
 			return err
 		}
-		clock, err := tx.LockTarget(w.ctx, "acme")
+		clock, err := tx.LockTarget(w.ctx, w.target())
 		if err != nil {
 			return err
 		}

@@ -89,7 +89,12 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		// Nothing was seen because we stopped looking: no fault of GitHub's.
 		return nil, fmt.Errorf("sync %s: %w", target.Name, w.err)
 	}
-	if err := s.record(ctx, w); err != nil {
+	err = s.record(ctx, w)
+	var identity *db.IdentityError
+	if errors.As(err, &identity) {
+		return nil, worker.Permanent(fmt.Errorf("record the sync of %s: %w", target.Name, err))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("record the sync of %s: %w", target.Name, err)
 	}
 	if s.Observe != nil {
@@ -103,6 +108,8 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 	switch {
 	case w.err != nil:
 		return counts, retry(fmt.Errorf("sync %s: %w", target.Name, w.err))
+	case w.twin != nil:
+		return counts, worker.Permanent(fmt.Errorf("sync %s: %w", target.Name, w.twin))
 	case w.sync.Outcome != fleet.SyncComplete:
 		s.Log.WarnContext(ctx, "sync incomplete, nothing counts as missing", "target", target.Name,
 			"trigger", trigger.ID, "reason", w.sync.Error)
@@ -130,6 +137,8 @@ type walk struct {
 	listing github.Listing
 	prints  []int64 // fingerprints of listing.Runners
 	err     error   // nothing was seen at all
+	// twin is set where the first complete listing is another target's.
+	twin *db.IdentityError
 	// looked holds what GitHub said of single runners that the listing lacked;
 	// nil until somebody had to look.
 	looked map[int64]look
@@ -214,7 +223,7 @@ var errStale = errors.New("pages are kept that the record has moved away from")
 // apply writes the walk into the transaction, or returns the ids that must be
 // looked up first.
 func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync) ([]int64, error) {
-	clock, err := tx.LockTarget(ctx, w.target.Name)
+	clock, err := tx.LockTarget(ctx, w.target.Target)
 	if err != nil {
 		return nil, err
 	}
@@ -228,8 +237,16 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 	if err := s.noteCredential(ctx, tx, w, clock.CredentialFault); err != nil {
 		return nil, err
 	}
+	if err := w.compareFirst(ctx, tx, clock); err != nil {
+		return nil, err
+	}
+
 	before := clock
 	clock.LastWalkAt, w.turn = w.began, clock.CompleteSyncs
+	if w.twin != nil {
+		sync.Outcome, sync.Error = fleet.SyncFailed, w.twin.Error()
+		return nil, s.finish(ctx, tx, w, *sync, clock, nil)
+	}
 	if w.err != nil {
 		sync.Outcome, sync.Error = fleet.SyncFailed, w.err.Error()
 		return nil, s.finish(ctx, tx, w, *sync, clock, nil)
@@ -277,6 +294,20 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 		return nil, err
 	}
 	return nil, s.finish(ctx, tx, w, *sync, clock, changes.history)
+}
+
+// compareFirst sets twin where the first complete listing of the target shows
+// the runners of another one.
+func (w *walk) compareFirst(ctx context.Context, tx *db.Tx, clock db.TargetClock) error {
+	w.twin = nil
+	if clock.CompleteSyncs > 0 || w.err != nil || !w.listing.Complete {
+		return nil
+	}
+	err := tx.FindTwin(ctx, w.target.Target, w.listing.Runners)
+	if errors.As(err, &w.twin) {
+		return nil
+	}
+	return err
 }
 
 // save stores what a walk changed.

@@ -31,6 +31,9 @@ func Gather(ctx context.Context, r reader, p *policies.Policy, target fleet.Targ
 	if in.Target, err = r.TargetState(ctx, target.Name); err != nil {
 		return in, err
 	}
+	if !in.Target.Same(target) {
+		return in, db.NotSame(target, in.Target.Target)
+	}
 	if runner == 0 {
 		in.Runners, err = r.LiveRunners(ctx, target.Name)
 	} else {

@@ -195,7 +195,8 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 		}
 		return r.commitIntent(ctx, tx, req, in, now, &res)
 	})
-	if errors.Is(err, fleet.ErrConflict) {
+	var identity *db.IdentityError
+	if errors.Is(err, fleet.ErrConflict) && !errors.As(err, &identity) {
 		// Somebody is at this very runner. That is no fault of the pass.
 		return Result{Decision: fleet.Decision{Verdict: fleet.VerdictKeep, Reasons: []string{ReasonElsewhere}}}, nil
 	}

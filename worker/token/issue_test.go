@@ -227,11 +227,14 @@ func TestAFaultOfGitHubIsNotRemembered(t *testing.T) {
 	}
 }
 
-func TestATargetUnderAnotherScopeThanAtFirstIsRefused(t *testing.T) {
+func TestATargetUnderAnotherScopeThanAtItsFirstCompleteSyncIsRefused(t *testing.T) {
 	t.Parallel()
 	r := start(t, anyone())
 	if got := r.ask(t, "build-01", registration); got.Token == "" {
 		t.Fatalf("answer is %s", got.body)
+	}
+	if _, err := r.raw(t).Exec(t.Context(), `UPDATE muster.target SET complete_syncs = 1`); err != nil {
+		t.Fatal(err)
 	}
 	elsewhere := anyone()
 	elsewhere.target = func(t *token.Target) { t.Scope.Owner = "octo" }
@@ -239,7 +242,7 @@ func TestATargetUnderAnotherScopeThanAtFirstIsRefused(t *testing.T) {
 	if got := other.ask(t, "build-01", registration); got.Code != 403 {
 		t.Errorf("answer is %s", got.body)
 	}
-	if got := r.reason(t, fleet.AuditTokenDenied); !strings.Contains(got, "fixed at first use") {
+	if got := r.reason(t, fleet.AuditTokenDenied); !strings.Contains(got, "fixed at the first complete sync") {
 		t.Errorf("reason is %q", got)
 	}
 }
