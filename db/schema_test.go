@@ -172,7 +172,7 @@ func TestColumnsAreThoseOfTheContract(t *testing.T) {
 		"decisions":      "decision_id, at, trigger_id, policy, policy_sha256, enforcement, target, runner_id, name, verdict, reasons, evidence",
 		"actions":        "action_id, decision_id, trigger_id, target, runner_id, name, action, state, reason, http_status, intended_at, settled_at",
 		"holds":          "target, runner_id, name, reason, by, at, until",
-		"tokens":         "request_id, attempt, host, target, kind, outcome, code, requested_at, issued_at, expires_at, fingerprint, runner_id",
+		"tokens":         "request_id, attempt, host, target, kind, outcome, code, requested_at, issued_at, expires_at, fingerprint, runner_id, count",
 		"hosts":          "host, state, last_heartbeat_at, runners",
 		"workflow_jobs":  "target, workflow_job_id, run_id, repository, labels, state, runner_id, runner_name, queued_at, started_at, completed_at, conclusion",
 		"pools":          "pool, target, labels, min, max, desired, online, busy, booting, draining, queued, in_progress, demand_at, confidence, leases_expired, reason, decided_at",

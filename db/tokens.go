@@ -62,6 +62,20 @@ func (tx *Tx) TokensSince(ctx context.Context, host string, since time.Time) (in
 	return n, utc(oldest), nil
 }
 
+// RefusalsSince counts the requests of a host that were refused with the code since
+// then and have a row of their own.
+func (tx *Tx) RefusalsSince(ctx context.Context, host string, code int, since time.Time) (int, error) {
+	var n int
+	err := tx.tx.QueryRow(ctx, `
+		SELECT count(*)
+		FROM muster.token
+		WHERE host = $1 AND requested_at > $2 AND outcome = 'denied' AND code = $3 AND count = 1`, host, since, code).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count refusals of host %s: %w", host, translate(err))
+	}
+	return n, nil
+}
+
 // Reach is whom a grant lets ask, and for what: hosts by exact name or by one
 // literal prefix (empty: none), and targets.
 type Reach struct {
@@ -109,10 +123,10 @@ func (tx *Tx) AddToken(ctx context.Context, r fleet.TokenRequest) error {
 	}
 	_, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.token (host, request_id, attempt, target, kind, outcome, code, body_sha256, demand_id,
-			requested_at, reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+			requested_at, reason, count)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
 		r.Host, r.RequestID, r.Attempt, r.Target, string(r.Kind), string(r.Outcome), orNull(r.Code), r.BodySHA256,
-		orNull(r.DemandID), r.RequestedAt, orNull(r.Reason))
+		orNull(r.DemandID), r.RequestedAt, orNull(r.Reason), max(r.Count, 1))
 	if err != nil {
 		return fmt.Errorf("store request %s of host %s: %w", r.RequestID, r.Host, translate(err))
 	}

@@ -46,4 +46,6 @@ type TokenRequest struct {
 	ExpiresAt   time.Time
 	Fingerprint string
 	Reason      string
+	// Count is how many refused requests the row stands for; 0 is 1.
+	Count int
 }

@@ -21,8 +21,15 @@ type Service struct {
 	Subject string
 	Group   string
 	Workers int // requests handled at once; 0 is 1
-	// Overflow answers what comes when all workers are busy and the queue
-	// before them is full. It is called from one goroutine and must be quick.
+	// Key tells whose request it is. Each key has a line of its own before the
+	// workers, and is served in turn with the others. Nil: all are one key's.
+	Key func(Request) string
+	// PerKey is how many requests of one key are handled at once. A quarter of
+	// those that may wait may be of one key. 0: one key may have everything.
+	PerKey int
+	// Overflow answers what comes when the line of its key is full, or when all
+	// lines together are and its key has the longest. It is called from one
+	// goroutine and must be quick.
 	Overflow func(Request)
 	// Ready is called once the server knows that requests are answered here.
 	// Nil: nobody waits for that.
@@ -67,13 +74,20 @@ func (c *Conn) Serve(ctx context.Context, s Service, handle func(context.Context
 		return fmt.Errorf("serve %s: nothing to do with what is too much", s.Subject)
 	}
 	workers := max(s.Workers, 1)
-	waiting := make(chan Request, workers*queuedPerWorker)
+	room := workers * queuedPerWorker
+	perKey, perKeyLine := s.PerKey, room/4
+	if perKey <= 0 {
+		perKey, perKeyLine = workers, room
+	}
+	key := s.Key
+	if key == nil {
+		key = func(Request) string { return "" }
+	}
+	waiting := newFairQueue(workers, perKey, perKeyLine, room)
 	sub, err := c.nc.QueueSubscribe(s.Subject, s.Group, func(m *nats.Msg) {
 		r := Request{Subject: m.Subject, Reply: m.Reply, Body: m.Data, conn: c}
-		select {
-		case waiting <- r:
-		default:
-			s.Overflow(r)
+		if turnedAway, full := waiting.push(key(r), r); full {
+			s.Overflow(turnedAway)
 		}
 	})
 	if err != nil {
@@ -84,10 +98,10 @@ func (c *Conn) Serve(ctx context.Context, s Service, handle func(context.Context
 	drained := make(chan struct{})
 	sub.SetClosedHandler(func(string) { close(drained) })
 
-	detached, stop := context.WithoutCancel(ctx), make(chan struct{})
+	detached := context.WithoutCancel(ctx)
 	var pool sync.WaitGroup
 	for range workers {
-		pool.Go(func() { c.answerAll(detached, waiting, stop, handle) })
+		pool.Go(func() { c.answerAll(detached, waiting, handle) })
 	}
 	if s.Ready != nil {
 		// Without an answer the server is away, and will know when it is back.
@@ -99,7 +113,7 @@ func (c *Conn) Serve(ctx context.Context, s Service, handle func(context.Context
 		c.leave(ctx, sub, drained)
 	case <-c.closed:
 	}
-	close(stop)
+	waiting.close()
 	pool.Wait()
 	if ctx.Err() == nil {
 		return fmt.Errorf("serve %s: %w", s.Subject, nats.ErrConnectionClosed)
@@ -121,21 +135,15 @@ func (c *Conn) leave(ctx context.Context, sub *nats.Subscription, drained <-chan
 	}
 }
 
-// answerAll works until stop, and then until nothing is waiting.
-func (c *Conn) answerAll(ctx context.Context, waiting <-chan Request, stop <-chan struct{}, handle func(context.Context, Request)) {
+// answerAll works until the queue is closed and empty.
+func (c *Conn) answerAll(ctx context.Context, waiting *fairQueue, handle func(context.Context, Request)) {
 	for {
-		select {
-		case r := <-waiting:
-			c.answer(ctx, r, handle)
-			continue
-		case <-stop:
-		}
-		select {
-		case r := <-waiting:
-			c.answer(ctx, r, handle)
-		default:
+		key, r, ok := waiting.pop()
+		if !ok {
 			return
 		}
+		c.answer(ctx, r, handle)
+		waiting.done(key)
 	}
 }
 

@@ -43,6 +43,7 @@ type answer struct {
 	// reason is for the log and the trail. It never goes out.
 	reason     string
 	retryAfter time.Duration // 0: does not say
+	counted    bool          // a refusal without a row and a line of log of its own
 
 	auditID  string // of the event that tells of the handing out
 	url      string
@@ -52,6 +53,16 @@ type answer struct {
 
 // issued goes by the audit event: without one there is no token to hand out.
 func (a answer) issued() bool { return a.auditID != "" }
+
+// sum begins the sum of refusals like this one.
+func (a answer) sum() refusalSum {
+	return refusalSum{
+		key: keyOf(a.request.host, a.refusal.name), code: fleet.AuditTokenDenied, why: a.reason,
+		row: fleet.TokenRequest{
+			Host: a.request.host, Target: a.request.target, Kind: a.request.kind, Outcome: fleet.TokenDenied, Code: a.refusal.code,
+		},
+	}
+}
 
 // outcome is the answer's name in metrics.
 func (a answer) outcome() string {

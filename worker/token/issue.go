@@ -24,10 +24,11 @@ const (
 
 // issue records what it is about to do, does it, and records how it went.
 func (i *Issuer) issue(ctx context.Context, q request, now time.Time) answer {
-	target, known := i.Targets()[q.target]
-	grant, granted := authorise(i.Grants(), q)
+	target := i.Targets()[q.target]
+	grant, _ := authorise(i.Grants(), q)
 	var row fleet.TokenRequest
 	var no *answer
+	kept := true // of a refusal: it gets a row of its own
 	err := i.inTx(ctx, func(ctx context.Context, tx *db.Tx) error {
 		if err := tx.LockHost(ctx, q.host); err != nil {
 			return err
@@ -40,26 +41,33 @@ func (i *Issuer) issue(ctx context.Context, q request, now time.Time) answer {
 			RequestID: q.id, Attempt: attempts + 1, Host: q.host, Target: q.target, Kind: q.kind,
 			Outcome: fleet.TokenRequested, BodySHA256: q.bodySHA256, DemandID: q.demandID, RequestedAt: now,
 		}
-		switch {
-		case !known:
-			a := q.refused(denied, "there is no such target")
-			no = &a
-		case !granted:
-			a := q.refused(denied, fmt.Sprintf("no grant gives this host %s tokens of this target", q.kind))
-			no = &a
-		default:
-			if no, err = i.check(ctx, tx, q, target, grant, attempts > 0 && firstBody != q.bodySHA256, now); err != nil {
+		no = i.notGranted(q)
+		if no == nil {
+			no, err = i.check(ctx, tx, q, target, grant, attempts > 0 && firstBody != q.bodySHA256, now)
+			if err != nil {
 				return err
 			}
 		}
 		if no != nil {
 			row.Outcome, row.Code, row.Reason = fleet.TokenDenied, no.refusal.code, no.reason
+			written, err := tx.RefusalsSince(ctx, q.host, row.Code, now.Add(-refusalWindow))
+			if err != nil {
+				return err
+			}
+			kept = i.refusals.keep(no.sum().key, written, time.Now())
+			if !kept {
+				return nil
+			}
 		}
 		return i.open(ctx, tx, row)
 	})
 	switch {
 	case err != nil:
 		return q.refused(auditUnavailable, err.Error())
+	case no != nil && !kept:
+		i.refusals.count(no.sum(), time.Now())
+		no.counted = true
+		return *no
 	case no != nil:
 		return *no
 	}
@@ -69,6 +77,20 @@ func (i *Issuer) issue(ctx context.Context, q request, now time.Time) answer {
 		return i.settleFailure(ctx, q, row, err)
 	}
 	return i.settleToken(ctx, q, row, url, token)
+}
+
+// notGranted is the refusal of a request that no grant covers; nil: one does. It
+// asks nobody.
+func (i *Issuer) notGranted(q request) *answer {
+	if _, known := i.Targets()[q.target]; !known {
+		a := q.refused(denied, "there is no such target")
+		return &a
+	}
+	if _, granted := authorise(i.Grants(), q); !granted {
+		a := q.refused(denied, fmt.Sprintf("no grant gives this host %s tokens of this target", q.kind))
+		return &a
+	}
+	return nil
 }
 
 // check looks for what speaks against a request that a grant covers; nil:
@@ -254,6 +276,9 @@ func event(code fleet.AuditCode, row fleet.TokenRequest, at time.Time) fleet.Aud
 	if row.Code != 0 {
 		details["code"] = row.Code
 	}
+	if row.Count > 1 {
+		details["count"] = row.Count
+	}
 	if row.DemandID != "" {
 		details["demand_id"] = row.DemandID
 	}
@@ -280,13 +305,14 @@ type tokenData struct {
 	IssuedAt    time.Time `json:"issued_at,omitzero"`
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`
 	Fingerprint string    `json:"fingerprint,omitempty"`
+	Count       int       `json:"count"`
 }
 
 func publish(ctx context.Context, tx *db.Tx, eventType string, row fleet.TokenRequest, at time.Time) error {
 	m, err := queue.Event(eventType, row.Target, row.Host, at, tokenData{
 		RequestID: row.RequestID, Attempt: row.Attempt, Host: row.Host, Target: row.Target,
 		Kind: string(row.Kind), Outcome: string(row.Outcome), Code: row.Code, RequestedAt: row.RequestedAt,
-		IssuedAt: row.IssuedAt, ExpiresAt: row.ExpiresAt, Fingerprint: row.Fingerprint,
+		IssuedAt: row.IssuedAt, ExpiresAt: row.ExpiresAt, Fingerprint: row.Fingerprint, Count: max(row.Count, 1),
 	})
 	if err != nil {
 		return err

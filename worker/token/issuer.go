@@ -33,6 +33,10 @@ const (
 	intentLimit  = 3 * time.Second
 	mintLimit    = 15 * time.Second
 	outcomeLimit = 5 * time.Second
+	// perHost is how many requests of one host are handled at once: a host that
+	// asks without end leaves the other workers, and connections to Postgres, to
+	// others.
+	perHost = 4
 	// overloadPause is when to ask again where too many ask at once.
 	overloadPause = time.Second
 	// unsafePause is when to ask again where NATS is not to be trusted: a person
@@ -92,8 +96,9 @@ type Issuer struct {
 	// Ready is called once requests are answered. Nil: nobody waits for that.
 	Ready func()
 
-	turns  turns
-	shared shared
+	turns    turns
+	shared   shared
+	refusals refusals
 }
 
 // Serve answers requests until ctx ends and those that run then have their
@@ -106,6 +111,7 @@ func (i *Issuer) Serve(ctx context.Context) error {
 	var writer sync.WaitGroup
 	writer.Go(func() { i.writeLate(writing, late, stop) })
 	writer.Go(func() { i.tellExposed(writing, stop) })
+	writer.Go(func() { i.sumUp(writing, stop) })
 	defer writer.Wait()
 	defer func() {
 		close(stop)
@@ -113,7 +119,8 @@ func (i *Issuer) Serve(ctx context.Context) error {
 	}()
 	service := queue.Service{
 		Subject: queue.TokenSubject("*"), Group: group, Workers: workers, Ready: i.Ready,
-		Overflow: func(r queue.Request) { i.turnAway(ctx, r, "all workers are busy", late) },
+		PerKey: perHost, Key: func(r queue.Request) string { return keyOf(hostOf(r.Subject), "").host },
+		Overflow: func(r queue.Request) { i.turnAway(ctx, r, "too many requests wait", late) },
 	}
 	return i.Conn.Serve(ctx, service, func(work context.Context, r queue.Request) {
 		if ctx.Err() != nil {
@@ -140,6 +147,11 @@ func (i *Issuer) handle(ctx context.Context, r queue.Request) {
 		return
 	}
 	if no := i.unsafe(ctx, q); no != nil {
+		i.send(ctx, r, *no, began)
+		return
+	}
+	if no := i.notGranted(q); no != nil && i.countOnly(no.sum()) {
+		no.counted = true
 		i.send(ctx, r, *no, began)
 		return
 	}
@@ -184,12 +196,21 @@ func (i *Issuer) inTurn(ctx context.Context, q request, now time.Time) answer {
 func (i *Issuer) clock(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, clockLimit)
 	defer cancel()
-	return i.Now(ctx)
+	now, err := i.Now(ctx)
+	if err == nil {
+		i.refusals.alive(time.Now())
+	}
+	return now, err
 }
 
-// send answers and says so in the log: once per request that was decided.
+// send answers and says so in the log: once per request that was decided, but for
+// refusals that are only counted.
 func (i *Issuer) send(ctx context.Context, r queue.Request, a answer, began time.Time) {
 	i.observe(a.request.kind, a.outcome(), began)
+	if a.counted {
+		i.respond(ctx, r, a)
+		return
+	}
 	log := i.Log.With("host", printable(a.request.host), "target", printable(a.request.target), "kind", printable(string(a.request.kind)),
 		"request", a.request.id, "took", time.Since(began))
 	if a.issued() {
@@ -224,24 +245,49 @@ func (i *Issuer) respond(ctx context.Context, r queue.Request, a answer) {
 
 // badRequest is an event of the trail and nothing else.
 func (i *Issuer) badRequest(ctx context.Context, q request, bad *badRequest) answer {
-	i.note(ctx, fleet.AuditEvent{
+	a := q.refused(badRequestRefusal, bad.Error())
+	a.refusal.description = bad.refusal
+	a.counted = !i.noteRefusal(ctx, q.host, a.refusal.name, fleet.AuditEvent{
 		Code: fleet.AuditTokenBadRequest, Host: printable(q.host), Reason: bad.Error(),
 		Details: map[string]any{"request_id": q.id},
 	})
-	a := q.refused(badRequestRefusal, bad.Error())
-	a.refusal.description = bad.refusal
 	return a
 }
 
 // badReply records a request that gets no answer.
 func (i *Issuer) badReply(ctx context.Context, host string, why error, began time.Time) {
-	i.observe("", "bad_reply", began)
-	i.Log.WarnContext(ctx, "token request not answered", "host", printable(host), "reason", why.Error())
-	i.note(ctx, badReplyEvent(host, why))
+	i.observe("", badReplyName, began)
+	if i.noteRefusal(ctx, host, badReplyName, badReplyEvent(host, why)) {
+		i.Log.WarnContext(ctx, "token request not answered", "host", printable(host), "reason", why.Error())
+	}
 }
+
+// badReplyName is what metrics and sums call a request that gets no answer.
+const badReplyName = "bad_reply"
 
 func badReplyEvent(host string, why error) fleet.AuditEvent {
 	return fleet.AuditEvent{Code: fleet.AuditTokenBadReply, Host: printable(host), Reason: why.Error()}
+}
+
+// noteRefusal writes the event of a refusal, or only counts it where the host has
+// had its ten of the minute; it reports whether it has written.
+func (i *Issuer) noteRefusal(ctx context.Context, host, name string, e fleet.AuditEvent) bool {
+	s := sumOf(host, name, e)
+	if i.countOnly(s) {
+		return false
+	}
+	if !i.refusals.keep(s.key, 0, time.Now()) {
+		_, _ = i.clock(ctx) // an answer says that rows can be written; without one the next refusal asks again
+		i.refusals.count(s, time.Now())
+		return false
+	}
+	i.note(ctx, e)
+	return true
+}
+
+// sumOf begins the sum of refusals that are events of the trail and nothing else.
+func sumOf(host, name string, e fleet.AuditEvent) refusalSum {
+	return refusalSum{key: keyOf(host, name), code: e.Code, why: e.Reason, row: fleet.TokenRequest{Host: e.Host}}
 }
 
 // writeLate writes the events that had no time, one after another, until stop
@@ -284,9 +330,15 @@ func (i *Issuer) turnAway(ctx context.Context, r queue.Request, reason string, l
 	host := hostOf(r.Subject)
 	if err := checkReply(host, r.Reply, i.AllowSharedInbox); err != nil {
 		// A flood must not hide whoever wants the answers of others.
-		i.observe("", "bad_reply", began)
+		i.observe("", badReplyName, began)
+		e := badReplyEvent(host, err)
+		s := sumOf(host, badReplyName, e)
+		if !i.refusals.keep(s.key, 0, began) {
+			i.refusals.count(s, began)
+			return
+		}
 		select {
-		case late <- badReplyEvent(host, err):
+		case late <- e:
 		default:
 			i.Log.WarnContext(ctx, "audit event not written", "host", printable(host), "reason", err.Error())
 		}
@@ -295,10 +347,18 @@ func (i *Issuer) turnAway(ctx context.Context, r queue.Request, reason string, l
 	q, _ := read(host, r.Body) // what is wrong with it, it will hear when there is time
 	a := q.refused(auditUnavailable, reason)
 	a.retryAfter = overloadPause
-	i.observe(q.kind, "turned_away", began)
-	i.Log.WarnContext(ctx, "token refused", "host", printable(host), "verdict", a.refusal.name, "reason", a.reason)
+	i.observe(q.kind, turnedAway, began)
+	s := refusalSum{key: keyOf(host, turnedAway), why: reason, row: fleet.TokenRequest{Host: printable(host)}}
+	if i.refusals.keep(s.key, 0, began) {
+		i.Log.WarnContext(ctx, "token refused", "host", printable(host), "verdict", a.refusal.name, "reason", a.reason)
+	} else {
+		i.refusals.count(s, began)
+	}
 	i.respond(ctx, r, a)
 }
+
+// turnedAway is what metrics and sums call a request for which nobody had time.
+const turnedAway = "turned_away"
 
 func (i *Issuer) observe(kind fleet.TokenKind, outcome string, began time.Time) {
 	if i.Observe == nil {

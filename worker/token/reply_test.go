@@ -29,7 +29,6 @@ func TestAnAnswerGoesNowhereButToTheHost(t *testing.T) {
 		places := []string{
 			"", "_INBOX_host.build-02.x", "_INBOX_host.build-0.x", "_INBOX_host.build-01", "_INBOX_hostx.build-01.x",
 			"_INBOX_host.build-01x.y", "$JS.API.STREAM.DELETE.MUSTER_TRIGGER", "muster.v1.trigger.sync.acme", "_INBOXES.x",
-			queue.TokenSubject("build-01"),
 		}
 		if !shared {
 			places = append(places, "_INBOX.x")
