@@ -39,6 +39,7 @@ func (r *reader) read(root node) {
 	r.grants(top.get("grants"))
 	top.close("audit")
 	r.warnOfBlindness()
+	r.warnOfShortBounds()
 }
 
 func (r *reader) nats(n node) {

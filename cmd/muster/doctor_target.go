@@ -31,6 +31,7 @@ func (t *targetExam) judge(c *config, r *recordExam) []check {
 	if err := t.webhookFaults.err(); err != nil {
 		s.add(levelFail, "webhook", "until then muster serve neither starts nor takes a changed configuration up", "%s", oneLine(err))
 	}
+	t.judgeBounds(s, c)
 	if r.readable() {
 		h, used := r.targets[t.Name]
 		t.judgeServer(s, h)

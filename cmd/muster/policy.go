@@ -40,14 +40,19 @@ func (a *app) policyCheckCommand() *cobra.Command {
 		Short: "Load policies, compile their expressions and run their tests",
 		Long: `Load policies, compile their expressions and run their tests. Nothing is
 contacted, and no configuration is needed. Faults go to stderr, one line each
-with file, line and column; then the exit status is 2.`,
+with file, line and column; then the exit status is 2. A policy that may delete
+a runner within three syncs after it went offline has a warning on stderr: the
+configuration says how far syncs are apart, else one a minute is assumed.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, files []string) error {
-		rows, err := checkPolicies(files)
+		rows, loaded, err := checkPolicies(files)
 		if err != nil {
 			return configError{err}
+		}
+		for _, b := range shortBounds(loaded, a.checkedInterval()) {
+			a.say("warning: %s: %s", b.found(), b.mend())
 		}
 		head := []string{"FILE", "POLICY", "ENFORCEMENT", "ACTION", "TARGETS"}
 		return show(a, *output, rows, "no policies", head, func(r policyRow) []string {
@@ -57,8 +62,9 @@ with file, line and column; then the exit status is 2.`,
 	return cmd
 }
 
-func checkPolicies(files []string) ([]policyRow, error) {
+func checkPolicies(files []string) ([]policyRow, []*policies.Policy, error) {
 	var rows []policyRow
+	var all []*policies.Policy
 	var faults []error
 	seen := map[string]string{}
 	for _, file := range files {
@@ -74,6 +80,7 @@ func checkPolicies(files []string) ([]policyRow, error) {
 				faults = append(faults, fault{where: file, text: fmt.Sprintf("policy %s stands in %s too: give each its own name", p.Name, other)})
 			}
 			seen[p.Name] = file
+			all = append(all, p)
 			var actions []string
 			for _, kind := range p.Actions() {
 				actions = append(actions, string(kind))
@@ -81,7 +88,7 @@ func checkPolicies(files []string) ([]policyRow, error) {
 			rows = append(rows, policyRow{file, p.Name, p.Enforcement, strings.Join(actions, ","), p.Targets, p.SHA256})
 		}
 	}
-	return rows, errors.Join(faults...)
+	return rows, all, errors.Join(faults...)
 }
 
 func (a *app) policyResumeCommand() *cobra.Command {
