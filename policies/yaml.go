@@ -16,6 +16,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/internal/calendar"
 )
 
 // maxText, in bytes, and maxDocuments bound a file: far above any use, far
@@ -84,6 +85,10 @@ func (f *file) documents(first, end int) []ast.Node {
 			if strings.Contains(why, `'	'`) { // which nobody sees in a message
 				why = "a tab where only spaces may stand"
 			}
+		}
+		if hint := calendar.Unquoted(f.lines[min(max(line-1, 0), len(f.lines)-1)]); hint != "" {
+			f.faultAt(line, col, "not YAML: %s", hint)
+			return nil
 		}
 		f.faultAt(line, col, "not YAML: %s: mind indentation and brackets, and put single quotes around an expression that begins with a quote, ! or [", why)
 		return nil

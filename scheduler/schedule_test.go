@@ -44,7 +44,7 @@ func TestParseRefuses(t *testing.T) {
 		{"four fields", func(s *scheduler.Spec) { s.Cron = "0 6 * *" }, "want five fields"},
 		{"seven fields", func(s *scheduler.Spec) { s.Cron = "0 0 6 * * * 2026" }, "want five fields"},
 		{"out of range", func(s *scheduler.Spec) { s.Cron = "60 6 * * *" }, `cron "60 6 * * *": `},
-		{"an empty field", func(s *scheduler.Spec) { s.Cron = ", 6 * * *" }, "one of the fields is empty"},
+		{"an empty field", func(s *scheduler.Spec) { s.Cron = ", 6 * * *" }, "has an empty entry"},
 		{"words", func(s *scheduler.Spec) { s.Cron = "every day at 6 o'clock" }, `cron "every day at 6 o'clock": `},
 		{"every", func(s *scheduler.Spec) { s.Cron = "@every 1h" }, "want five fields, or six with leading seconds, not @"},
 		{"descriptor", func(s *scheduler.Spec) { s.Cron = "@daily" }, "not @"},

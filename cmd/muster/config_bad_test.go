@@ -127,6 +127,16 @@ func TestBadConfigurations(t *testing.T) {
 				`muster.yaml:6:62: targets[4].brake: want keys with values, got text`,
 			}},
 
+		{"cron without quotes", target + `schedules:
+  - {job: sync, targets: [acme], cron: */2 * * * *}
+`,
+			[]string{`muster.yaml:3:44: not YAML: a value that begins with * needs quotes in YAML: write cron: "*/2 * * * *"`}},
+
+		{"cron that surprises", target + `schedules:
+  - {job: sync, targets: [acme], cron: "*/90 * * * *"}
+`,
+			[]string{`muster.yaml:3:40: schedules[0].cron: "*/90 * * * *": the field minute: "*/90": a step of 90 goes beyond 0 to 59, so that it would mean 0 alone: write 0 if that is meant`}},
+
 		{"schedules", target + `schedules:
   - {job: sync, targets: [acme], cron: "61 * * * *"}
   - {job: enforce, targets: [acme], cron: "0 0 31 2 *"}

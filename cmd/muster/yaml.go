@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/internal/calendar"
 )
 
 // maxConfig bounds the configuration, in bytes: far above any real one.
@@ -93,6 +94,10 @@ func parseYAML(file string, text []byte, faults *faults) node {
 			if strings.Contains(why, `'	'`) { // which nobody sees in a message
 				why = "a tab where only spaces may stand"
 			}
+		}
+		lines := strings.Split(string(text), "\n")
+		if hint := calendar.Unquoted(lines[min(max(line-1, 0), len(lines)-1)]); hint != "" {
+			why = hint
 		}
 		faults.add(file, line, col, "not YAML: %s", why)
 		return root

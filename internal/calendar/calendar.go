@@ -20,7 +20,9 @@ var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron
 // Fields are the fields of a cron text. The zero Fields is not valid.
 type Fields struct{ spec *cron.SpecSchedule }
 
-// ParseFields reads five fields, or six with leading seconds.
+// ParseFields reads five fields, or six with leading seconds. 0 and 7 are
+// Sunday. A text that is due at other times than its writer can mean is refused,
+// such as a step beyond its field (issue 10).
 func ParseFields(text string) (Fields, error) {
 	// The parser would read a zone here, and stumbles over one without fields
 	// after it.
@@ -30,6 +32,10 @@ func ParseFields(text string) (Fields, error) {
 	if strings.HasPrefix(strings.TrimSpace(text), "@") {
 		return Fields{}, errors.New("want five fields, or six with leading seconds, not @")
 	}
+	text, err := plain(text)
+	if err != nil {
+		return Fields{}, err
+	}
 	parsed, err := parser.Parse(text)
 	if err != nil {
 		return Fields{}, fmt.Errorf("%w; want five fields (minute hour day month weekday), or six with leading seconds", err)
@@ -37,14 +43,6 @@ func ParseFields(text string) (Fields, error) {
 	spec, ok := parsed.(*cron.SpecSchedule)
 	if !ok {
 		return Fields{}, fmt.Errorf("want five fields, or six with leading seconds, not %T", parsed)
-	}
-	// The parser takes "," for a field, which no moment matches, and then
-	// looks for one second by second.
-	const star = 1 << 63
-	for _, bits := range []uint64{spec.Second, spec.Minute, spec.Hour, spec.Dom, spec.Month, spec.Dow} {
-		if bits&^star == 0 {
-			return Fields{}, errors.New("one of the fields is empty")
-		}
 	}
 	// Zones are this package's business: the parser's own arithmetic skips
 	// ticks in one night of the year and doubles them in another (cron#541).
