@@ -42,7 +42,7 @@ const alarmQuery = `
 		FROM muster.runner r
 		WHERE r.target = $1 AND r.removed_at > $2 AND r.removal_cause IN ('github', 'unknown')
 			AND r.first_seen_at <= $2 AND (r.status <> 'offline' OR r.status_since > $2)
-			AND NOT r.ephemeral AND NOT r.busy AND (r.last_busy_at IS NULL OR r.last_busy_at <= $2)
+			AND r.ephemeral IS NOT TRUE AND NOT r.busy AND (r.last_busy_at IS NULL OR r.last_busy_at <= $2)
 			AND NOT EXISTS (
 				SELECT FROM muster.workflow_job j
 				WHERE j.target = r.target AND j.runner_id = r.runner_id AND lower(j.runner_name) IN ('', lower(r.name))

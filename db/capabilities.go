@@ -21,8 +21,8 @@ type capabilities struct {
 
 func stored(c fleet.Capabilities) capabilities {
 	return capabilities{
-		ServerVersion: orNull(c.ServerVersion), JIT: answer(c.JIT), NameFilter: answer(c.NameFilter),
-		RunnerGroups: answer(c.RunnerGroups), Ephemeral: answer(c.Ephemeral), Version: answer(c.Version),
+		ServerVersion: orNull(c.ServerVersion), JIT: c.JIT.Answer(), NameFilter: c.NameFilter.Answer(),
+		RunnerGroups: c.RunnerGroups.Answer(), Ephemeral: c.Ephemeral.Answer(), Version: c.Version.Answer(),
 		DeleteBusy: orNull(c.DeleteBusy), ProbedAt: orNull(c.ProbedAt),
 	}
 }
@@ -36,14 +36,6 @@ func (c capabilities) read() fleet.Capabilities {
 		f.DeleteBusy = *c.DeleteBusy
 	}
 	return f
-}
-
-func answer(k fleet.Known) *bool {
-	if k == fleet.NotKnown {
-		return nil
-	}
-	yes := k == fleet.Yes
-	return &yes
 }
 
 func known(b *bool) fleet.Known {

@@ -86,8 +86,12 @@ type TargetHealth struct {
 	// FaultOf is what GitHub refused where CredentialFault is set.
 	FaultOf      Refusal
 	Capabilities fleet.Capabilities
-	LastError    string    // of the newest sync that counted; empty: there was none
-	LastActAt    time.Time // when GitHub last deleted a runner or gave a token; zero: never
+	LastError    string // of the newest sync that counted; empty: there was none
+	// Unreadable counts the items of the newest listing that could not be read
+	// in full, and UnreadableItems names the first of them.
+	Unreadable      int
+	UnreadableItems []string
+	LastActAt       time.Time // when GitHub last deleted a runner or gave a token; zero: never
 }
 
 // TargetHealth reads all targets that were ever used, by name.
@@ -102,12 +106,13 @@ func (db *DB) TargetHealth(ctx context.Context) (map[string]TargetHealth, error)
 	}
 	rows, err := db.pool.Query(ctx, `
 		SELECT t.name, coalesce(t.credential_fault_of, ''), t.capabilities, coalesce(newest.error, ''),
+			coalesce(newest.unreadable, 0), coalesce(newest.unreadable_items, '{}'),
 			greatest(
 				(SELECT max(settled_at) FROM muster.action a WHERE a.target = t.name AND a.state = 'done'),
 				(SELECT max(issued_at) FROM muster.token k WHERE k.target = t.name AND k.outcome = 'issued'))
 		FROM muster.target t
 		LEFT JOIN LATERAL (
-			SELECT error FROM muster.sync s WHERE s.target = t.name AND s.outcome = t.last_outcome ORDER BY started_at DESC LIMIT 1
+			SELECT error, unreadable, unreadable_items FROM muster.sync s WHERE s.target = t.name AND s.outcome = t.last_outcome ORDER BY started_at DESC LIMIT 1
 		) newest ON true`)
 	if err != nil {
 		return nil, fmt.Errorf("read targets: %w", translate(err))
@@ -115,11 +120,17 @@ func (db *DB) TargetHealth(ctx context.Context) (map[string]TargetHealth, error)
 	var name, of, last string
 	var can capabilities
 	var act *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&name, &of, &can, &last, &act}, func() error {
+	var unreadable int
+	var items []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &of, &can, &last, &unreadable, &items, &act}, func() error {
 		h := all[name]
 		h.FaultOf, h.Capabilities, h.LastError, h.LastActAt = Refusal(of), can.read(), last, utc(act)
+		h.Unreadable = unreadable
+		if unreadable > 0 {
+			h.UnreadableItems = items
+		}
 		all[name] = h
-		can = capabilities{}
+		can, items = capabilities{}, nil
 		return nil
 	})
 	if err != nil {

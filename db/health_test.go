@@ -74,6 +74,7 @@ func TestTargetHealth(t *testing.T) {
 	sync := fleet.Sync{
 		ID: "0199b1c2-0000-7000-8000-000000000001", Target: "acme", TriggerID: "0199b1c2-0000-7000-8000-000000000002",
 		StartedAt: t0, FinishedAt: t0, Outcome: fleet.SyncFailed, Error: "502", APIRemaining: -1,
+		Unreadable: 2, UnreadableItems: []string{"runner 1 a: labels is missing", "item 2 of page 1: it is null or has no id"},
 	}
 	err = w.db.InTx(w.ctx, func(tx *db.Tx) error {
 		if err := tx.RefuseCredential(w.ctx, "acme", db.RefusedAct, "403", t0); err != nil {
@@ -103,6 +104,7 @@ func TestTargetHealth(t *testing.T) {
 	got := all["acme"]
 	want := db.TargetHealth{
 		TargetState: got.TargetState, FaultOf: db.RefusedAct, Capabilities: can, LastError: "502", LastActAt: t0.Add(time.Hour),
+		Unreadable: 2, UnreadableItems: sync.UnreadableItems,
 	}
 	if diff := cmp.Diff(want, got); diff != "" || got.CredentialFault != "403" || got.LastOutcome != fleet.SyncFailed {
 		t.Errorf("TargetHealth = %+v (-want +got):\n%s", got, diff)

@@ -18,6 +18,7 @@ type KnownRunner struct {
 	Offline     bool
 	Counting    bool // its offline time is being counted
 	Missing     bool
+	Unreadable  bool // the newest sight of it could not be read in full
 	Intended    bool // a deletion is under way, or was when its process ended
 	Removed     bool // since the walk began: what the walk shows of it is old
 }
@@ -69,11 +70,12 @@ func (tx *Tx) KnownRunners(ctx context.Context, target string, walk time.Time, l
 		return nil, err
 	}
 	rows, err := tx.tx.Query(ctx, `
-		SELECT runner_id, fingerprint, status = 'offline', offline_from_us IS NOT NULL, missing_since IS NOT NULL, false
+		SELECT runner_id, fingerprint, status = 'offline', offline_from_us IS NOT NULL, missing_since IS NOT NULL,
+			unreadable <> '', false
 		FROM muster.runner
 		WHERE target = $1 AND removed_at IS NULL
 		UNION ALL
-		SELECT runner_id, fingerprint, false, false, false, true
+		SELECT runner_id, fingerprint, false, false, false, false, true
 		FROM muster.runner
 		WHERE target = $1 AND removed_at >= $2`, target, walk)
 	if err != nil {
@@ -82,7 +84,7 @@ func (tx *Tx) KnownRunners(ctx context.Context, target string, walk time.Time, l
 	known := make(map[int64]KnownRunner, likely)
 	var id int64
 	var k KnownRunner
-	_, err = pgx.ForEachRow(rows, []any{&id, &k.Fingerprint, &k.Offline, &k.Counting, &k.Missing, &k.Removed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &k.Fingerprint, &k.Offline, &k.Counting, &k.Missing, &k.Unreadable, &k.Removed}, func() error {
 		known[id] = k
 		return nil
 	})
@@ -134,7 +136,7 @@ func (tx *Tx) RunnerNames(ctx context.Context, target string, ids []int64) (map[
 }
 
 const rowColumns = `
-	runner_id, name, os, status, busy, labels, runner_group, ephemeral, version, fingerprint,
+	runner_id, name, os, status, busy, labels, runner_group, ephemeral, version, unreadable, fingerprint,
 	first_seen_at, seen_at, status_since, offline_since, last_online_at, last_busy_at,
 	offline_from_at, offline_from_us, offline_from_sync, missing_since, removed_at, removal_cause`
 
@@ -166,12 +168,14 @@ func scanRunnerRow(row pgx.CollectableRow) (RunnerRow, error) {
 	var offline, online, busy, from, missing, removed *time.Time
 	var us, sync *int64
 	var cause *string
-	err := row.Scan(&r.ID, &r.Name, &r.OS, &r.Status, &r.Busy, &r.Labels, &r.Group, &r.Ephemeral, &r.Version,
+	var ephemeral *bool
+	err := row.Scan(&r.ID, &r.Name, &r.OS, &r.Status, &r.Busy, &r.Labels, &r.Group, &ephemeral, &r.Version, &r.Unreadable,
 		&r.Fingerprint, &r.FirstSeenAt, &r.SeenAt, &r.StatusSince, &offline, &online, &busy,
 		&from, &us, &sync, &missing, &removed, &cause)
 	if err != nil {
 		return r, err
 	}
+	r.Ephemeral = known(ephemeral)
 	r.FirstSeenAt, r.SeenAt, r.StatusSince = r.FirstSeenAt.UTC(), r.SeenAt.UTC(), r.StatusSince.UTC()
 	r.OfflineSince, r.LastOnlineAt, r.LastBusyAt = utc(offline), utc(online), utc(busy)
 	r.MissingSince, r.RemovedAt, r.RemovalCause = utc(missing), utc(removed), fleet.RemovalCause(text(cause))
@@ -217,7 +221,7 @@ func (tx *Tx) SaveRunners(ctx context.Context, target string, walk time.Time, ru
 	_, err = tx.tx.Exec(ctx, `
 		UPDATE muster.runner r
 		SET name = s.name, os = s.os, status = s.status, busy = s.busy, labels = s.labels,
-			runner_group = s.runner_group, ephemeral = s.ephemeral, version = s.version,
+			runner_group = s.runner_group, ephemeral = s.ephemeral, version = s.version, unreadable = s.unreadable,
 			fingerprint = s.fingerprint, seen_at = s.seen_at, status_since = s.status_since,
 			offline_since = s.offline_since, last_online_at = s.last_online_at, last_busy_at = s.last_busy_at,
 			offline_from_at = s.offline_from_at, offline_from_us = s.offline_from_us,
@@ -234,7 +238,7 @@ func (tx *Tx) SaveRunners(ctx context.Context, target string, walk time.Time, ru
 
 func (tx *Tx) copyRunners(ctx context.Context, table pgx.Identifier, target string, n int, runner func(int) RunnerRow) error {
 	columns := []string{
-		"target", "runner_id", "name", "os", "status", "busy", "labels", "runner_group", "ephemeral", "version",
+		"target", "runner_id", "name", "os", "status", "busy", "labels", "runner_group", "ephemeral", "version", "unreadable",
 		"fingerprint", "first_seen_at", "seen_at", "status_since", "offline_since", "last_online_at", "last_busy_at",
 		"offline_from_at", "offline_from_us", "offline_from_sync", "missing_since", "removed_at", "removal_cause",
 	}
@@ -242,12 +246,12 @@ func (tx *Tx) copyRunners(ctx context.Context, table pgx.Identifier, target stri
 		pgx.CopyFromSlice(n, func(i int) ([]any, error) {
 			r := runner(i)
 			row := []any{
-				target, r.ID, r.Name, r.OS, string(r.Status), r.Busy, r.Labels, r.Group, r.Ephemeral, r.Version,
+				target, r.ID, r.Name, r.OS, string(r.Status), r.Busy, r.Labels, r.Group, r.Ephemeral.Answer(), r.Version, r.Unreadable,
 				r.Fingerprint, r.FirstSeenAt, r.SeenAt, r.StatusSince, orNull(r.OfflineSince), orNull(r.LastOnlineAt), orNull(r.LastBusyAt),
 				nil, nil, nil, orNull(r.MissingSince), orNull(r.RemovedAt), orNull(string(r.RemovalCause)),
 			}
 			if r.OfflineFrom.Sync != 0 {
-				row[17], row[18], row[19] = r.OfflineFrom.At, r.OfflineFrom.ObservedUS, r.OfflineFrom.Sync
+				row[18], row[19], row[20] = r.OfflineFrom.At, r.OfflineFrom.ObservedUS, r.OfflineFrom.Sync
 			}
 			if r.Labels == nil {
 				row[6] = []string{}
@@ -322,15 +326,19 @@ func (tx *Tx) AddHistory(ctx context.Context, target, syncID string, history []H
 	return nil
 }
 
+// maxError is how many bytes are kept of a sync's error.
+const maxError = 4 << 10
+
 // SaveSync stores the record of a walk. With a clock it also moves the target
 // on to what the walk showed; without one the walk came too late to count.
 func (tx *Tx) SaveSync(ctx context.Context, s fleet.Sync, clock *TargetClock) error {
 	_, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.sync (sync_id, target, trigger_id, started_at, finished_at, outcome, pages, api_calls,
-			not_modified, runners, added, changed, removed, suspect, error)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+			not_modified, runners, added, changed, removed, suspect, error, unreadable, unreadable_items)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
 		s.ID, s.Target, s.TriggerID, s.StartedAt, s.FinishedAt, string(s.Outcome), s.Pages, s.APICalls,
-		s.NotModified, s.Runners, s.Added, s.Changed, s.Removed, orNull(string(s.Suspect)), orNull(s.Error))
+		s.NotModified, s.Runners, s.Added, s.Changed, s.Removed, orNull(string(s.Suspect)), orNull(fleet.CleanText(s.Error, maxError)), s.Unreadable,
+		append([]string{}, s.UnreadableItems...))
 	if err != nil {
 		return fmt.Errorf("store sync of %s: %w", s.Target, translate(err))
 	}

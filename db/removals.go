@@ -15,7 +15,7 @@ import (
 // index for each runner, of which there are as many as went. A workflow job that has
 // the runner's id and another's name is another's: see witnesses.
 const removalQuery = `
-	SELECT r.runner_id, r.name, r.ephemeral, r.status = 'offline', gone.at, seen.at,
+	SELECT r.runner_id, r.name, coalesce(r.ephemeral, false), r.status = 'offline', gone.at, seen.at,
 		CASE WHEN r.status = 'online' THEN seen.at ELSE coalesce(r.last_online_at, r.first_seen_at) END,
 		CASE WHEN r.busy THEN seen.at ELSE r.last_busy_at END,
 		coalesce(open.workflow_job_id, 0), open.began_at, done.at, left_with.issued_at, left_with.expires_at, stopped.at,

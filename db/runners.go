@@ -12,7 +12,7 @@ import (
 
 // observedColumns add up what a runner's row and its target's clock say.
 const observedColumns = `
-	r.target, r.runner_id, r.name, r.os, r.status, r.busy, r.labels, r.runner_group, r.ephemeral, r.version,
+	r.target, r.runner_id, r.name, r.os, r.status, r.busy, r.labels, r.runner_group, r.ephemeral, r.version, r.unreadable,
 	coalesce(r.host, ''), coalesce(r.pool, ''), r.first_seen_at,
 	CASE WHEN r.removed_at IS NULL AND r.missing_since IS NULL
 		THEN greatest(r.seen_at, t.last_complete_sync_at) ELSE r.seen_at END,
@@ -63,9 +63,10 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	var began, done, seen, atWork, idle, token, held, until *time.Time
 	var reason, by *string
 	var own fleet.HostClaim
+	var ephemeral *bool
 	var us int64
 	var span float64
-	err := row.Scan(&o.Target, &o.ID, &o.Name, &o.OS, &o.Status, &o.Busy, &o.Labels, &o.Group, &o.Ephemeral, &o.Version,
+	err := row.Scan(&o.Target, &o.ID, &o.Name, &o.OS, &o.Status, &o.Busy, &o.Labels, &o.Group, &ephemeral, &o.Version, &o.Unreadable,
 		&o.Host, &o.Pool, &o.FirstSeenAt, &o.LastSeenAt, &o.StatusSince, &offline, &online, &busy,
 		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span, &spared,
 		&o.Work.OpenJob, &began, &done, &own.Host, &seen, &own.Stopped, &o.HostSays.Stranger, &atWork, &idle, &token,
@@ -73,6 +74,7 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	if err != nil {
 		return o, err
 	}
+	o.Ephemeral = known(ephemeral)
 	o.FirstSeenAt, o.LastSeenAt, o.StatusSince = o.FirstSeenAt.UTC(), o.LastSeenAt.UTC(), o.StatusSince.UTC()
 	o.OfflineSince, o.LastOnlineAt, o.LastBusyAt = utc(offline), utc(online), utc(busy)
 	o.RemovedAt, o.MissingSince, o.SparedAt = utc(removed), utc(missing), utc(spared)
@@ -204,7 +206,7 @@ func neighbours(ctx context.Context, q querier, r fleet.Observed) (fleet.Neighbo
 	}
 	var n fleet.Neighbours
 	err := q.QueryRow(ctx, `
-		SELECT count(*) FILTER (WHERE status = 'online' AND labels = $3),
+		SELECT count(*) FILTER (WHERE status = 'online' AND labels = $3 AND cardinality($3::text[]) > 0),
 			count(*) FILTER (WHERE host = nullif($4, '') AND first_seen_at > $5)
 		FROM muster.runner
 		WHERE target = $1 AND runner_id <> $2 AND removed_at IS NULL AND missing_since IS NULL`,

@@ -167,7 +167,7 @@ func TestColumnsAreThoseOfTheContract(t *testing.T) {
 		"targets":        "target, scope, api_url, last_complete_sync_at, runners, online, busy, api_remaining, capabilities",
 		"runners":        "target, runner_id, name, os, status, busy, labels, runner_group, ephemeral, version, first_seen_at, last_seen_at, status_since, offline_since, offline_for, last_busy_at, removed_at, removal_cause, host",
 		"runner_history": "target, runner_id, name, at, change, before, after, sync_id",
-		"syncs":          "sync_id, target, trigger_id, started_at, finished_at, outcome, pages, api_calls, not_modified, runners, added, changed, removed, suspect, error",
+		"syncs":          "sync_id, target, trigger_id, started_at, finished_at, outcome, pages, api_calls, not_modified, runners, added, changed, removed, suspect, error, unreadable, unreadable_items",
 		"policies":       "policy, target, sha256, enforcement, state, reason, last_run_at",
 		"decisions":      "decision_id, at, trigger_id, policy, policy_sha256, enforcement, target, runner_id, name, verdict, reasons, evidence",
 		"actions":        "action_id, decision_id, trigger_id, target, runner_id, name, action, state, reason, http_status, intended_at, settled_at",

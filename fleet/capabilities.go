@@ -20,6 +20,15 @@ func KnownAs(yes bool) Known {
 	return No
 }
 
+// Answer is the fact as JSON and SQL have it: nil while it is not known.
+func (k Known) Answer() *bool {
+	if k == NotKnown {
+		return nil
+	}
+	yes := k == Yes
+	return &yes
+}
+
 // String is yes, no or "not known yet".
 func (k Known) String() string {
 	switch k {

@@ -13,22 +13,44 @@ const (
 	StatusOffline Status = "offline"
 )
 
-// Runner is a registration as GitHub showed it at one moment.
+// Runner is a registration as GitHub showed it at one moment. An empty field
+// means that GitHub did not say: [Runner.Or] fills it from what was known.
 type Runner struct {
 	ID   int64
 	Name string
-	// OS is linux, windows or macos, whatever the server calls them, unknown
-	// for a runner that has never connected, else the server's word in lower
-	// case.
+	// OS is linux, windows or macos, whatever the server calls them, else the
+	// server's word in lower case. It is empty too where GitHub says "unknown",
+	// as it does for a runner that has never connected.
 	OS     string
-	Status Status
+	Status Status // empty where GitHub does not say
 	// Busy is true too where GitHub left the field out: unknown is never a
 	// licence to delete.
-	Busy      bool
-	Labels    []string // lower case, sorted, without repeats
-	Group     string   // id of the runner group, empty where the server does not say
-	Ephemeral bool     // false too where the server does not say
-	Version   string   // of the runner program, empty where the server does not say
+	Busy bool
+	// Labels are in lower case, sorted and without repeats. Every self-hosted
+	// runner has labels, so an empty list means that they are not known: GitHub
+	// lists a lost machine with an empty list (issue 10).
+	Labels    []string
+	Group     string // id of the runner group
+	Ephemeral Known
+	Version   string // of the runner program
+	// Unreadable says why GitHub's answer about the runner could not be read in
+	// full; empty: it could.
+	Unreadable string
+}
+
+// Or gives the runner with the fields that GitHub did not say taken from what
+// was known of the same runner before.
+func (r Runner) Or(known Runner) Runner {
+	r.Name = cmp.Or(r.Name, known.Name)
+	r.OS = cmp.Or(r.OS, known.OS)
+	r.Status = cmp.Or(r.Status, known.Status)
+	r.Group = cmp.Or(r.Group, known.Group)
+	r.Ephemeral = cmp.Or(r.Ephemeral, known.Ephemeral)
+	r.Version = cmp.Or(r.Version, known.Version)
+	if len(r.Labels) == 0 {
+		r.Labels = known.Labels
+	}
+	return r
 }
 
 // Observed is a runner with what muster has seen of it over time. Zero times

@@ -38,8 +38,13 @@ type Sync struct {
 	// negative: it does not say.
 	APIRemaining int
 	Runners      int // distinct runners seen
-	Added        int
-	Changed      int
-	Removed      int
-	Error        string
+	// Unreadable counts the items of the listing that could not be read in full
+	// and are kept as they were known. UnreadableItems names the first of them,
+	// each with the reason.
+	Unreadable      int
+	UnreadableItems []string
+	Added           int
+	Changed         int
+	Removed         int
+	Error           string
 }

@@ -38,12 +38,15 @@ type Listing struct {
 	Incomplete error // why not; nil where Complete
 	// Incoherent says that all pages arrived and do not add up, twice in a row:
 	// validators that name a page unchanged may be what is wrong.
-	Incoherent  bool
-	Digest      fleet.Digest // of the bodies of all pages
-	Count       int          // distinct runners seen, those of Same included
-	Pages       int          // that arrived well formed
-	Calls       int          // requests made
-	NotModified int          // of them answered 304
+	Incoherent bool
+	Digest     fleet.Digest // of the bodies of all pages
+	Count      int          // distinct runners seen, those of Same and of Nameless included
+	// Nameless are the items that show no id, each with its place and the
+	// reason. Each of them may be any of the runners that the listing lacks.
+	Nameless    []string
+	Pages       int // that arrived well formed
+	Calls       int // requests made
+	NotModified int // of them answered 304
 	// RateRemaining is how many requests GitHub leaves in the current window,
 	// the least that any page said; -1: the server does not say.
 	RateRemaining int
@@ -175,9 +178,12 @@ func (w *walk) listing() Listing {
 		if p.same {
 			l.Same = append(l.Same, p.Page)
 		}
-		if p.fresh {
+		if p.fresh && !p.unreadable {
 			l.Fresh = append(l.Fresh, p.Page)
 		}
+	}
+	for _, p := range w.pages {
+		l.Nameless = append(l.Nameless, p.nameless...)
 	}
 	l.Runners = merge(w.pages)
 	l.Incomplete = worst(w.faults)
@@ -185,7 +191,7 @@ func (w *walk) listing() Listing {
 		l.Count, l.Complete = w.pages[0].Total, true
 		return l
 	}
-	l.Count = distinct(w.pages)
+	l.Count = distinct(w.pages) + len(l.Nameless)
 	if l.Incomplete == nil {
 		l.Incomplete = incoherent(w.scope, w.pages, l.Count)
 		l.Incoherent = l.Incomplete != nil

@@ -3,6 +3,7 @@ package github
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 type page struct {
 	fleet.Page
 	runners     []fleet.Runner // decoded; nil where the page is as it was kept
+	nameless    []string       // items without an id, each with its place and the reason
+	unreadable  bool           // of some item: the page is not kept, so that the next walk counts it again
 	same        bool           // its runners are what was kept
 	fresh       bool           // something of it is not as it was kept
 	notModified bool           // GitHub said so, with a 304
@@ -24,14 +27,17 @@ type page struct {
 	sight       Sight
 }
 
+// items is how many runners the page shows, those without an id included.
+func (p page) items() int { return len(p.IDs) + len(p.nameless) }
+
 // pages is how many pages the listing has that this one is the first of.
 func (p page) pages() int {
-	if len(p.IDs) == 0 {
+	if p.items() == 0 {
 		return 1
 	}
 	// A server may cap pages lower than asked, so its own count comes first;
 	// one page more than the total can fill is the most that is believed.
-	byTotal := (p.Total + len(p.IDs) - 1) / len(p.IDs)
+	byTotal := (p.Total + p.items() - 1) / p.items()
 	if p.Last > 0 {
 		return min(p.Last, byTotal+1, maxPages)
 	}
@@ -110,14 +116,12 @@ func (r *pageReader) read(o operation, got reply) error {
 	return r.decode(o, got)
 }
 
-// decode reads the runners of a page that is new.
+// decode reads the runners of a page that is new. An item that cannot be read
+// costs that item and no other; only a page on which no item has an id is
+// refused.
 func (r *pageReader) decode(o operation, got reply) error {
-	var w struct {
-		// A number, not an integer, in the enterprise schema.
-		TotalCount *float64     `json:"total_count"`
-		Runners    []wireRunner `json:"runners"`
-	}
-	if err := o.decode(got, &w); err != nil {
+	w, err := r.items(o, got)
+	if err != nil {
 		return err
 	}
 	switch {
@@ -135,14 +139,53 @@ func (r *pageReader) decode(o operation, got reply) error {
 	p.IDs = make([]int64, 0, len(w.Runners))
 	p.runners = make([]fleet.Runner, 0, len(w.Runners))
 	for i := range w.Runners {
-		runner, err := w.Runners[i].runner(r.sets)
-		if err != nil {
-			return o.malformed(http.StatusOK, err.Error())
+		runner := w.Runners[i].runner(r.sets)
+		if runner.Unreadable != "" {
+			p.unreadable = true
+		}
+		if runner.ID == 0 {
+			p.nameless = append(p.nameless, fmt.Sprintf("item %d of page %d: %s", i+1, r.number, runner.Unreadable))
+			continue
 		}
 		p.IDs = append(p.IDs, runner.ID)
 		p.runners = append(p.runners, runner)
 	}
+	if len(p.nameless) > 0 && len(p.IDs) == 0 {
+		return o.malformed(http.StatusOK, "no item of the page has an id")
+	}
 	return nil
+}
+
+// wirePage is a page of runners as GitHub sends it.
+type wirePage[R any] struct {
+	TotalCount *float64 `json:"total_count"` // a number, not an integer, in the enterprise schema
+	Runners    []R      `json:"runners"`
+}
+
+// items decodes a page at once or, where one of its items has another shape,
+// item by item.
+func (r *pageReader) items(o operation, got reply) (wirePage[wireRunner], error) {
+	var w wirePage[wireRunner]
+	err := o.decode(got, &w)
+	if err == nil {
+		return w, nil
+	}
+	var raw wirePage[json.RawMessage]
+	if o.decode(got, &raw) != nil {
+		return w, err
+	}
+	w = wirePage[wireRunner]{TotalCount: raw.TotalCount}
+	if raw.Runners != nil {
+		w.Runners = make([]wireRunner, 0, len(raw.Runners))
+	}
+	for _, item := range raw.Runners {
+		var one wireRunner
+		if json.Unmarshal(item, &one) != nil {
+			one = lenient(item)
+		}
+		w.Runners = append(w.Runners, one)
+	}
+	return w, nil
 }
 
 // lastPage reads the number of the last page from the Link header. Hosts and

@@ -50,7 +50,7 @@ func everyOperation(t *testing.T, version string, scope fleet.Scope) {
 			Labels: []string{"gpu", systems[i%3], "self-hosted", "x64"},
 		}
 		slices.Sort(want.Labels)
-		got.Group, got.Ephemeral, got.Version = "", false, ""
+		got.Group, got.Ephemeral, got.Version = "", fleet.NotKnown, ""
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("runner %d of the listing (-want +got):\n%s", i, diff)
 		}

@@ -1,9 +1,10 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,6 +13,15 @@ import (
 	"sync"
 
 	"github.com/muster-fleet/muster/fleet"
+)
+
+const (
+	// maxRunnerText bounds a text that is kept of a runner, in bytes. GitHub
+	// allows 64 characters for a name and 256 for a label; what is longer than
+	// package policies takes stays longer.
+	maxRunnerText = 1100
+	// maxRunnerLabels bounds the labels of a runner. GitHub allows 100.
+	maxRunnerLabels = 200
 )
 
 // wireRunner is a runner as servers of all versions send it. It is a struct of
@@ -26,8 +36,11 @@ type wireRunner struct {
 	Busy      *bool       `json:"busy"`
 	Labels    []wireLabel `json:"labels"`
 	GroupID   *int64      `json:"runner_group_id"`
-	Ephemeral bool        `json:"ephemeral"`
+	Ephemeral *bool       `json:"ephemeral"`
 	Version   string      `json:"version"`
+
+	// wrong says which field has another type than expected; empty: none has.
+	wrong string
 }
 
 // wireLabel leaves out ids, which today's github.com gives as 0 for all, and
@@ -36,34 +49,78 @@ type wireLabel struct {
 	Name string `json:"name"`
 }
 
-// runner converts, or says what is missing. A runner without busy counts as
-// busy. One without labels is refused: a label is what an operator marks
-// runners with that must stay.
-func (w *wireRunner) runner(sets *labelSets) (fleet.Runner, error) {
-	switch {
-	case w.ID <= 0:
-		return fleet.Runner{}, errors.New("a runner is null or has no id")
-	case w.Labels == nil:
-		return fleet.Runner{}, fmt.Errorf("runner %d has no labels field", w.ID)
+// lenient decodes a runner field by field, so that a field of another type
+// costs that field alone. It is for the items that do not decode as a whole.
+func lenient(raw json.RawMessage) wireRunner {
+	var fields map[string]json.RawMessage
+	var w wireRunner
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		w.wrong = "it is not an object"
+		return w
 	}
-	labels, ok := sets.of(w.Labels)
-	if !ok {
-		return fleet.Runner{}, fmt.Errorf("runner %d has a label without a name", w.ID)
+	for _, f := range []struct {
+		name string
+		into any
+	}{
+		{"id", &w.ID}, {"name", &w.Name}, {"os", &w.OS}, {"status", &w.Status}, {"busy", &w.Busy}, {"labels", &w.Labels},
+		{"runner_group_id", &w.GroupID}, {"ephemeral", &w.Ephemeral}, {"version", &w.Version},
+	} {
+		text, has := fields[f.name]
+		if !has {
+			continue
+		}
+		if err := json.Unmarshal(text, f.into); err != nil && w.wrong == "" {
+			w.wrong = f.name + " has the wrong type"
+		}
 	}
+	return w
+}
+
+// runner converts what GitHub shows. What GitHub does not say stays empty, and
+// a runner without busy counts as busy. Unreadable says what could not be read.
+// A runner without an id is nobody: its ID is 0.
+func (w *wireRunner) runner(sets *labelSets) fleet.Runner {
+	labels, named := sets.of(w.Labels)
 	r := fleet.Runner{
-		ID:        w.ID,
-		Name:      w.Name,
-		OS:        system(w.OS),
-		Status:    fleet.Status(w.Status),
-		Busy:      w.Busy == nil || *w.Busy,
-		Labels:    labels,
-		Ephemeral: w.Ephemeral,
-		Version:   w.Version,
+		ID:      w.ID,
+		Name:    fleet.CleanText(w.Name, maxRunnerText),
+		OS:      system(fleet.CleanText(w.OS, maxRunnerText)),
+		Status:  status(w.Status),
+		Busy:    w.Busy == nil || *w.Busy,
+		Labels:  labels,
+		Version: fleet.CleanText(w.Version, maxRunnerText),
 	}
-	if w.GroupID != nil {
+	if w.Ephemeral != nil {
+		r.Ephemeral = fleet.KnownAs(*w.Ephemeral)
+	}
+	if w.GroupID != nil && *w.GroupID > 0 {
 		r.Group = strconv.FormatInt(*w.GroupID, 10)
 	}
-	return r, nil
+	switch {
+	case w.ID <= 0:
+		r.ID, r.Unreadable = 0, cmp.Or(w.wrong, "it is null or has no id")
+	case w.wrong != "":
+		r.Unreadable = w.wrong
+	case r.Status == "":
+		r.Unreadable = "status is missing"
+	case w.Labels == nil:
+		r.Unreadable = "labels is missing"
+	case !named:
+		r.Unreadable = "a label has no name"
+	case len(w.Labels) > maxRunnerLabels:
+		r.Unreadable = fmt.Sprintf("%d labels are too many", len(w.Labels))
+	}
+	return r
+}
+
+// status is GitHub's word for a connection, as it can be recorded; empty where
+// GitHub does not know.
+func status(said string) fleet.Status {
+	word := fleet.CleanText(said, maxRunnerText)
+	if strings.EqualFold(word, "unknown") {
+		return ""
+	}
+	return fleet.Status(word)
 }
 
 // labelSets keeps each set of labels once: a fleet has few. The zero value is
@@ -74,9 +131,16 @@ type labelSets struct {
 	key  []byte
 }
 
-// of gives the names in lower case, sorted, each once; false where one is
-// missing.
+// of gives the names as they can be recorded, in lower case, sorted, each once.
+// Where one has no name, or there are too many, the labels are not known: it
+// gives none, and false.
 func (l *labelSets) of(wire []wireLabel) ([]string, bool) {
+	switch {
+	case len(wire) == 0:
+		return nil, true
+	case len(wire) > maxRunnerLabels:
+		return nil, false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.key = l.key[:0]
@@ -92,7 +156,7 @@ func (l *labelSets) of(wire []wireLabel) ([]string, bool) {
 	}
 	set := make([]string, 0, len(wire))
 	for i := range wire {
-		set = append(set, strings.ToLower(wire[i].Name))
+		set = append(set, strings.ToLower(fleet.CleanText(wire[i].Name, maxRunnerText)))
 	}
 	slices.Sort(set)
 	set = slices.Clip(slices.Compact(set))
@@ -104,28 +168,39 @@ func (l *labelSets) of(wire []wireLabel) ([]string, bool) {
 }
 
 // Runner looks one runner up. fleet.ErrNotFound means that it is gone only if
-// CanList succeeds as well.
+// CanList succeeds as well. An answer that cannot be read in full is
+// fleet.ErrMalformed: a last look needs all of it.
 func (c *Client) Runner(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error) {
-	return c.runner(ctx, runnerOperation(OpRunner, http.MethodGet, http.StatusOK, scope, id))
+	o := runnerOperation(OpRunner, http.MethodGet, http.StatusOK, scope, id)
+	r, err := c.runner(ctx, o)
+	if err == nil && r.Unreadable != "" {
+		return fleet.Runner{}, o.malformed(http.StatusOK, fmt.Sprintf("runner %d: %s", id, r.Unreadable))
+	}
+	return r, err
 }
 
 // Confirm is Runner for those who can do without: before the limits of the
-// credential stop Runner they stop Confirm.
+// credential stop Runner they stop Confirm. It gives also what cannot be read in
+// full, since that proves that the runner is there.
 func (c *Client) Confirm(ctx context.Context, scope fleet.Scope, id int64) (fleet.Runner, error) {
 	return c.runner(ctx, runnerOperation(OpConfirm, http.MethodGet, http.StatusOK, scope, id))
 }
 
 func (c *Client) runner(ctx context.Context, o operation) (fleet.Runner, error) {
-	var w wireRunner
-	if _, err := c.do(ctx, o, decoded{&w}); err != nil {
+	var raw json.RawMessage
+	if _, err := c.do(ctx, o, decoded{&raw}); err != nil {
 		return fleet.Runner{}, err
 	}
-	r, err := w.runner(new(labelSets))
-	if err == nil && r.ID != o.runnerID {
-		err = fmt.Errorf("answer is runner %d", r.ID)
+	var w wireRunner
+	if err := json.Unmarshal(raw, &w); err != nil {
+		w = lenient(raw)
 	}
-	if err != nil {
-		return fleet.Runner{}, o.malformed(http.StatusOK, err.Error())
+	r := w.runner(new(labelSets))
+	switch {
+	case r.ID == 0:
+		return fleet.Runner{}, o.malformed(http.StatusOK, "the runner: "+r.Unreadable)
+	case r.ID != o.runnerID:
+		return fleet.Runner{}, o.malformed(http.StatusOK, fmt.Sprintf("answer is runner %d", r.ID))
 	}
 	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,22 +26,26 @@ func TestRunnerConverts(t *testing.T) {
 			fleet.Runner{ID: 7, Name: "MBP", OS: "macos", Status: "online", Labels: []string{"macos", "self-hosted"}}},
 		{"as later servers have it",
 			`{"id":7,"name":"b","os":"Ubuntu 22.04.5 LTS","status":"offline","busy":true,"runner_group_id":3,"ephemeral":true,"version":"2.320.0","labels":[],"new":{}}`,
-			fleet.Runner{ID: 7, Name: "b", OS: "linux", Status: "offline", Busy: true, Group: "3", Ephemeral: true, Version: "2.320.0", Labels: []string{}}},
+			fleet.Runner{ID: 7, Name: "b", OS: "linux", Status: "offline", Busy: true, Group: "3", Ephemeral: fleet.Yes, Version: "2.320.0"}},
 		{"labels in any order, case and number",
-			`{"id":7,"name":"b","busy":false,"labels":[{"name":"Zeta"},{"name":"GPU"},{"name":"gpu"},{"name":"a"}]}`,
-			fleet.Runner{ID: 7, Name: "b", Labels: []string{"a", "gpu", "zeta"}}},
-		{"busy missing is busy", `{"id":7,"labels":[]}`, fleet.Runner{ID: 7, Busy: true, Labels: []string{}}},
-		{"busy null is busy", `{"id":7,"busy":null,"labels":[]}`, fleet.Runner{ID: 7, Busy: true, Labels: []string{}}},
-		{"a status nobody knows stays", `{"id":7,"busy":false,"status":"Sleeping","labels":[]}`, fleet.Runner{ID: 7, Status: "Sleeping", Labels: []string{}}},
-		{"nulls", `{"id":7,"name":null,"os":null,"status":null,"busy":false,"runner_group_id":null,"ephemeral":null,"version":null,"labels":[]}`, fleet.Runner{ID: 7, Labels: []string{}}},
-		{"another distribution", `{"id":7,"busy":false,"os":"Red Hat Enterprise Linux 9.4 (Plow)","labels":[]}`, fleet.Runner{ID: 7, OS: "linux", Labels: []string{}}},
-		{"Windows with its trailing blank", `{"id":7,"busy":false,"os":"Microsoft Windows 10.0.17763 ","labels":[]}`, fleet.Runner{ID: 7, OS: "windows", Labels: []string{}}},
-		{"macOS with its version", `{"id":7,"busy":false,"os":"macOS 14.5.0","labels":[]}`, fleet.Runner{ID: 7, OS: "macos", Labels: []string{}}},
-		{"Darwin is no Windows", `{"id":7,"busy":false,"os":"Darwin 23.5.0","labels":[]}`, fleet.Runner{ID: 7, OS: "macos", Labels: []string{}}},
-		{"a distribution nobody knows", `{"id":7,"busy":false,"os":"Void Linux","labels":[]}`, fleet.Runner{ID: 7, OS: "linux", Labels: []string{}}},
-		{"before the first connect", `{"id":7,"busy":false,"os":"unknown","labels":[]}`, fleet.Runner{ID: 7, OS: "unknown", Labels: []string{}}},
-		{"a system nobody knows", `{"id":7,"busy":false,"os":" FreeBSD 14 ","labels":[]}`, fleet.Runner{ID: 7, OS: "freebsd 14", Labels: []string{}}},
-		{"a large id", `{"id":9223372036854775807,"busy":false,"labels":[]}`, fleet.Runner{ID: 9223372036854775807, Labels: []string{}}},
+			`{"id":7,"name":"b","busy":false,"status":"online","labels":[{"name":"Zeta"},{"name":"GPU"},{"name":"gpu"},{"name":"a"}]}`,
+			fleet.Runner{ID: 7, Name: "b", Status: "online", Labels: []string{"a", "gpu", "zeta"}}},
+		{"busy missing is busy", `{"id":7,"status":"online","labels":[]}`, fleet.Runner{ID: 7, Status: "online", Busy: true}},
+		{"busy null is busy", `{"id":7,"status":"online","busy":null,"labels":[]}`, fleet.Runner{ID: 7, Status: "online", Busy: true}},
+		{"a status nobody knows stays", `{"id":7,"busy":false,"status":"Sleeping","labels":[]}`, fleet.Runner{ID: 7, Status: "Sleeping"}},
+		{"nulls", `{"id":7,"name":null,"os":null,"busy":false,"status":"online","runner_group_id":null,"ephemeral":null,"version":null,"labels":[]}`, fleet.Runner{ID: 7, Status: "online"}},
+		{"another distribution", `{"id":7,"busy":false,"status":"online","os":"Red Hat Enterprise Linux 9.4 (Plow)","labels":[]}`, fleet.Runner{ID: 7, Status: "online", OS: "linux"}},
+		{"Windows with its trailing blank", `{"id":7,"busy":false,"status":"online","os":"Microsoft Windows 10.0.17763 ","labels":[]}`, fleet.Runner{ID: 7, Status: "online", OS: "windows"}},
+		{"macOS with its version", `{"id":7,"busy":false,"status":"online","os":"macOS 14.5.0","labels":[]}`, fleet.Runner{ID: 7, Status: "online", OS: "macos"}},
+		{"Darwin is no Windows", `{"id":7,"busy":false,"status":"online","os":"Darwin 23.5.0","labels":[]}`, fleet.Runner{ID: 7, Status: "online", OS: "macos"}},
+		{"a distribution nobody knows", `{"id":7,"busy":false,"status":"online","os":"Void Linux","labels":[]}`, fleet.Runner{ID: 7, Status: "online", OS: "linux"}},
+		{"before the first connect", `{"id":7,"busy":false,"status":"online","os":"unknown","labels":[]}`, fleet.Runner{ID: 7, Status: "online"}},
+		{"a system nobody knows", `{"id":7,"busy":false,"status":"online","os":" FreeBSD 14 ","labels":[]}`, fleet.Runner{ID: 7, Status: "online", OS: "freebsd 14"}},
+		{"text that cannot be stored", `{"id":7,"name":"b\u0000x","busy":false,"status":"on\u0000line","os":"Pl\u0000n9","version":"2\u0000","labels":[{"name":"G\u0000U"}]}`,
+			fleet.Runner{ID: 7, Name: "b\uFFFDx", OS: "pl\uFFFDn9", Status: "on\uFFFDline", Version: "2\uFFFD", Labels: []string{"g\uFFFDu"}}},
+		{"a text without end", `{"id":7,"name":"` + strings.Repeat("n", 5000) + `","busy":false,"status":"online","labels":[]}`,
+			fleet.Runner{ID: 7, Name: strings.Repeat("n", 1100), Status: "online"}},
+		{"a large id", `{"id":9223372036854775807,"busy":false,"status":"online","labels":[]}`, fleet.Runner{ID: 9223372036854775807, Status: "online"}},
 	}
 	for _, tt := range tests {
 		got, err := answers(t, says(http.StatusOK, tt.body)).Runner(t.Context(), org, tt.want.ID)
@@ -55,7 +60,8 @@ func TestRunnerConverts(t *testing.T) {
 
 func TestARunnerThatCannotBeBelieved(t *testing.T) {
 	t.Parallel()
-	for _, body := range []string{``, `null`, `{}`, `[]`, `{"id":0,"labels":[]}`, `{"id":8,"labels":[]}`, `{"id":7}`, `{"id":7,"labels":[]}{}`, `{"message":"Not Found"}`} {
+	for _, body := range []string{``, `null`, `{}`, `[]`, `{"id":0,"labels":[]}`, `{"id":8,"labels":[]}`, `{"id":7}`, `{"id":7,"status":"online"}`, `{"id":7,"labels":[]}`, `{"id":7,"labels":[],"status":"online"}{}`,
+		`{"id":7,"labels":[{"name":""}],"status":"online"}`, `{"id":7,"labels":[],"status":"online","busy":"no"}`, `{"message":"Not Found"}`} {
 		_, err := answers(t, says(http.StatusOK, body)).Runner(t.Context(), org, 7)
 		wantKind(t, body, err, fleet.ErrMalformed)
 	}

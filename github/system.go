@@ -20,6 +20,7 @@ var systems = []struct {
 // system gives one word for an operating system, whether it is said to be
 // linux, Linux or Ubuntu 22.04.5 LTS, so that a newer server does not look like
 // another fleet. What is none of the three stays what was said, in lower case.
+// "unknown" is empty: GitHub says it of a runner that has never connected.
 func system(said string) string {
 	if said == systems[0].name {
 		return said
@@ -31,6 +32,9 @@ func system(said string) string {
 				return s.name
 			}
 		}
+	}
+	if lower == "unknown" {
+		return ""
 	}
 	if strings.Contains(lower, "linux") {
 		return "linux"

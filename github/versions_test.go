@@ -31,6 +31,9 @@ func TestEveryVersionIsReadAlike(t *testing.T) {
 						ID: ids[i], Name: r.Name, OS: r.OS, Status: fleet.StatusOffline, Busy: i == 7,
 						Labels: []string{"gpu", "linux", "self-hosted", "x64"}, Group: r.Group, Version: r.Version,
 					}
+					if version == "dotcom" || version == "3.19" {
+						want.Ephemeral = fleet.No
+					}
 					if i%2 == 0 {
 						want.Status = fleet.StatusOnline
 					}

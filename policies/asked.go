@@ -183,6 +183,8 @@ func (f *asked) values(p *Policy) []any {
 		for _, text := range f.texts {
 			all = append(all, text)
 		}
+	case *bool:
+		return []any{nil, false, true}
 	case *time.Duration, *int64:
 		all = append(all, nil)
 		for _, n := range f.around() {
@@ -240,6 +242,9 @@ func (a *activation) set(f *asked, value any) {
 	case *time.Duration:
 		d := time.Duration(value.(int64))
 		at.Set(reflect.ValueOf(&d))
+	case *bool:
+		yes := value.(bool)
+		at.Set(reflect.ValueOf(&yes))
 	case *int64:
 		n := value.(int64)
 		at.Set(reflect.ValueOf(&n))

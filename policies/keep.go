@@ -23,6 +23,7 @@ func (d *decider) guards(r *fleet.Observed) []string {
 	if deletes {
 		keep(r.Name == "", ReasonNameless)
 		keep(!r.MissingSince.IsZero(), ReasonMissing)
+		keep(r.Unreadable != "", ReasonUnreadable)
 		if d.policy.Drain {
 			keep(r.Status != fleet.StatusOnline, ReasonOffline)
 			keep(r.Machine() == "", ReasonNoHost)
@@ -153,6 +154,9 @@ func (d *decider) evidence(r *fleet.Observed, given fleet.Evidence) fleet.Eviden
 	}
 	put("removed_at", r.RemovedAt)
 	put("missing_since", r.MissingSince)
+	if r.Unreadable != "" {
+		e["unreadable"] = r.Unreadable
+	}
 	put("last_online_at", r.LastOnlineAt)
 	put("last_busy_at", r.LastBusyAt)
 	d.testimony(e, r)

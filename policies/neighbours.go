@@ -19,7 +19,7 @@ func neighbours(live []fleet.Observed) map[int64]fleet.Neighbours {
 		if !r.RemovedAt.IsZero() || !r.MissingSince.IsZero() {
 			continue
 		}
-		if r.Status == fleet.StatusOnline {
+		if r.Status == fleet.StatusOnline && len(r.Labels) > 0 { // no labels are unknown labels
 			online[keys[i]]++
 		}
 		if r.Host != "" {
@@ -33,7 +33,7 @@ func neighbours(live []fleet.Observed) map[int64]fleet.Neighbours {
 	for i := range live {
 		r := &live[i]
 		n := fleet.Neighbours{Alike: online[keys[i]]}
-		if r.Status == fleet.StatusOnline && r.RemovedAt.IsZero() && r.MissingSince.IsZero() {
+		if r.Status == fleet.StatusOnline && len(r.Labels) > 0 && r.RemovedAt.IsZero() && r.MissingSince.IsZero() {
 			n.Alike-- // not beside itself
 		}
 		// Its own first appearance is never later than when it was last there.

@@ -17,6 +17,7 @@ func TestParamsStandForTheirValues(t *testing.T) {
 	t.Parallel()
 	const params = `least: 2.320.0, teams: [team-web, team-db], long: 168h, many: 2, few: -1, share: 0.5, on: true, none: []`
 	r := due(1)
+	r.Ephemeral = fleet.No
 	r.Version, r.Labels = "2.319.0", []string{"linux", "team-db"}
 	for _, match := range []string{
 		`!version_at_least(runner.version, params.least)`,

@@ -175,7 +175,15 @@ func (a *activation) value(variable, field string) (string, bool) {
 			return "unknown", true
 		}
 		return strconv.FormatInt(*x, 10), true
+	case *bool:
+		if x == nil {
+			return "unknown", true
+		}
+		return strconv.FormatBool(*x), true
 	case []string:
+		if len(x) == 0 {
+			return "unknown", true
+		}
 		return "[" + strings.Join(x, ", ") + "]", true
 	case string:
 		if x == "" && unknownFields[variable+"."+field] != nil {

@@ -31,6 +31,9 @@ const (
 	// ReasonMissing keeps a runner that the newest complete listing lacks:
 	// whether it is gone is being found out.
 	ReasonMissing = "missing"
+	// ReasonUnreadable keeps a runner that the newest listing shows in a form
+	// that could not be read in full (evidence unreadable).
+	ReasonUnreadable = "unreadable"
 	// ReasonOnline keeps a runner that is not known to be offline.
 	ReasonOnline = "online"
 	// ReasonOffline keeps a runner that is not known to be online from being

@@ -110,6 +110,10 @@ func (p *Policy) activation() *activation {
 	return a
 }
 
+// bareLabels are the labels of a test's runner that names none: every
+// self-hosted runner has this one. An empty list says that they are not known.
+var bareLabels = []string{"self-hosted"}
+
 // testRunner reads the runner of a test, by the names that expressions use.
 func (f *file) testRunner(path string, a *activation, m *mapping) {
 	if m == nil {
@@ -126,10 +130,18 @@ func (f *file) testRunner(path string, a *activation, m *mapping) {
 	for _, field := range []struct {
 		name string
 		into *bool
-	}{{"busy", &r.Busy}, {"ephemeral", &r.Ephemeral}, {"never_online", &r.NeverOnline}} {
+	}{{"busy", &r.Busy}, {"never_online", &r.NeverOnline}} {
 		*field.into, _ = f.boolean(path+"."+field.name, m.take(field.name))
 	}
-	for _, entry := range f.list(path+".labels", m.take("labels")) {
+	ephemeral, told := f.boolean(path+".ephemeral", m.take("ephemeral"))
+	if told {
+		r.Ephemeral = &ephemeral
+	}
+	labels := m.take("labels")
+	if labels == nil {
+		r.Labels = bareLabels
+	}
+	for _, entry := range f.list(path+".labels", labels) {
 		if label, ok := f.text(path+".labels", entry); ok {
 			r.Labels = append(r.Labels, strings.ToLower(label))
 		}

@@ -12,7 +12,7 @@ import (
 
 // runnerView is a runner as an expression sees it. There are durations and no
 // times: a zero time would be 2,000 years ago, and so long offline. A nil
-// duration and an empty text are unknown.
+// pointer, an empty text and an empty list of labels are unknown.
 type runnerView struct {
 	Name        string         `cel:"name"`
 	OS          string         `cel:"os"`
@@ -21,7 +21,7 @@ type runnerView struct {
 	Labels      []string       `cel:"labels"`
 	Group       string         `cel:"group"`
 	Version     string         `cel:"version"`
-	Ephemeral   bool           `cel:"ephemeral"`
+	Ephemeral   *bool          `cel:"ephemeral"`
 	OfflineFor  *time.Duration `cel:"offline_for"`
 	IdleFor     *time.Duration `cel:"idle_for"`
 	Age         *time.Duration `cel:"age"`
@@ -64,10 +64,11 @@ var fields = map[string]string{
 }
 
 // unknownFields are the fields that may be unknown, with the value that stands
-// for that. A bool is always known: muster takes a missing busy for busy.
+// for that. The bools busy and never_online are always known: muster takes a
+// missing busy for busy.
 var unknownFields = func() map[string]*types.Unknown {
 	m := map[string]*types.Unknown{}
-	for _, f := range []string{"runner.name", "runner.os", "runner.status", "runner.group", "runner.version",
+	for _, f := range []string{"runner.name", "runner.os", "runner.status", "runner.labels", "runner.group", "runner.version", "runner.ephemeral",
 		"runner.offline_for", "runner.idle_for", "runner.age", "runner.online_seen", "runner.newer_registrations",
 		"host.state", "host.silent_for", "target.name", "target.scope"} {
 		m[f] = types.NewUnknown(0, types.NewAttributeTrail(f))
@@ -133,9 +134,12 @@ func (a *activation) Parent() cel.Activation { return nil }
 // registered since it was last there.
 func (a *activation) observe(r *fleet.Observed, newer int, now time.Time) {
 	a.runner = runnerView{
-		Name: r.Name, OS: r.OS, Status: string(r.Status), Busy: r.Busy, Labels: r.Labels,
-		Group: r.Group, Version: r.Version, Ephemeral: r.Ephemeral,
+		Name: r.Name, OS: r.OS, Status: string(r.Status), Busy: r.Busy,
+		Group: r.Group, Version: r.Version, Ephemeral: r.Ephemeral.Answer(),
 		NeverOnline: r.LastOnlineAt.IsZero() && !r.FirstSeenAt.IsZero() && r.Status == fleet.StatusOffline,
+	}
+	if len(r.Labels) > 0 {
+		a.runner.Labels = r.Labels
 	}
 	if r.Status == fleet.StatusOffline && !r.OfflineSince.IsZero() {
 		a.offlineFor = r.OfflineFor

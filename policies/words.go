@@ -80,6 +80,9 @@ var words = map[string]func(quotable) Words{
 	ReasonMissing: func(e quotable) Words {
 		return Words{"the newest complete listing lacks it" + e.has("missing_since", ", since %s") + "; whether it is gone is being found out", "the next sync has to find it"}
 	},
+	ReasonUnreadable: func(e quotable) Words {
+		return Words{"GitHub's newest answer about it could not be read" + e.has("unreadable", ": %s") + "; what was known stays", "a listing has to show it in full"}
+	},
 	ReasonOnline: func(e quotable) Words {
 		return Words{"GitHub shows it " + e.text("status"), "it has to be offline"}
 	},

@@ -182,6 +182,13 @@ func TestDoctorOnOneFault(t *testing.T) {
 		{"a sync that began a moment ago", func(e *examined) {
 			health(e, func(h *db.TargetHealth) { h.LastCompleteSyncAt = noon.Add(time.Second) })
 		}, "acme sync", levelOK, "complete; the last complete one began less than a second ago"},
+		{"items that could not be read", func(e *examined) {
+			health(e, func(h *db.TargetHealth) {
+				h.Unreadable, h.UnreadableItems = 2, []string{"runner 1 a: labels is missing", "item 2 of page 1: it is null or has no id"}
+			})
+		}, "acme unreadable", levelWarn,
+			"2 items of the newest listing could not be read: runner 1 a: labels is missing; item 2 of page 1: it is null or has no id; " +
+				"each is kept as it was known, and no policy deletes it; see api.syncs.unreadable_items, and register it anew where GitHub goes on showing it so"},
 		{"a suspect listing", func(e *examined) { health(e, func(h *db.TargetHealth) { h.Suspect = fleet.SuspectMassOffline }) }, "acme suspect", levelWarn,
 			"the newest complete listing looks like a fault: mass_offline; look at GitHub; policies keep everybody until a complete sync looks like a fleet"},
 		{"a halted policy", func(e *examined) {

@@ -262,6 +262,10 @@ func (t *targetExam) judgeRecord(s *sheet, c *config, h db.TargetHealth, used bo
 		s.add(levelWarn, "suspect", "look at GitHub; policies keep everybody until a complete sync looks like a fleet",
 			"the newest complete listing looks like a fault: %s", h.Suspect)
 	}
+	if h.Unreadable > 0 {
+		s.add(levelWarn, "unreadable", "each is kept as it was known, and no policy deletes it; see api.syncs.unreadable_items, and register it anew where GitHub goes on showing it so",
+			"%s: %s", counted(h.Unreadable, "item of the newest listing could not be read", "items of the newest listing could not be read"), strings.Join(h.UnreadableItems, "; "))
+	}
 	halted := 0
 	for _, p := range r.policies {
 		if p.Halted && p.Target == t.Name && c.runs(p.Policy, p.Target) {

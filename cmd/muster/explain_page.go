@@ -76,28 +76,39 @@ func (p *page) who(x enforce.Explanation) {
 		doing = fmt.Sprintf("offline since %s, observed for %s", moment(r.OfflineSince), orElse(span(r.OfflineFor), "less than a second"))
 	case r.Busy:
 		doing += ", busy"
+	case r.Status == "":
+		doing = "not known"
 	default:
 		doing += ", idle"
 	}
 	rows := [][]string{
 		{"state", doing},
 		{"seen", fmt.Sprintf("first %s (%s ago), last %s (%s ago)", moment(r.FirstSeenAt), age(x.Now, r.FirstSeenAt), moment(r.LastSeenAt), age(x.Now, r.LastSeenAt))},
-		{"labels", strings.Join(r.Labels, ", ")},
+		{"labels", orElse(strings.Join(r.Labels, ", "), "not known")},
 		{"is", what(r)},
 	}
 	if r.Host != "" {
 		rows = append(rows, []string{"host", r.Host})
+	}
+	if r.Unreadable != "" {
+		rows = append(rows, []string{"unread", "GitHub's newest answer about it could not be read: " + r.Unreadable + "; what was known stays"})
 	}
 	p.columns(2, rows)
 }
 
 // what a runner is, in a few words.
 func what(r *fleet.Observed) string {
-	kind := "persistent"
-	if r.Ephemeral {
+	kind := "not known to be ephemeral"
+	switch r.Ephemeral {
+	case fleet.Yes:
 		kind = "ephemeral"
+	case fleet.No:
+		kind = "persistent"
 	}
-	parts := []string{kind, r.OS}
+	parts := []string{kind}
+	if r.OS != "" {
+		parts = append(parts, r.OS)
+	}
 	if r.Version != "" {
 		parts = append(parts, "version "+r.Version)
 	}

@@ -122,6 +122,7 @@ func explain(reasons []string) string {
 	words := map[string]string{
 		policies.ReasonRemoved:             "it is no longer registered",
 		policies.ReasonMissing:             "the newest listing lacks it, and whether it is gone is being found out",
+		policies.ReasonUnreadable:          "GitHub's newest answer about it could not be read: muster explain says why",
 		policies.ReasonOnline:              "it is online",
 		policies.ReasonBusy:                "it is busy",
 		policies.ReasonSpared:              "the last look spoke against it; wait for the next sync",

@@ -15,20 +15,20 @@ import (
 
 // runnerRow is a runner in JSON, with the keys of api.runners.
 type runnerRow struct {
-	Target       string       `json:"target"`
-	RunnerID     int64        `json:"runner_id"`
-	Name         string       `json:"name"`
-	OS           string       `json:"os"`
-	Status       fleet.Status `json:"status"`
-	Busy         bool         `json:"busy"`
-	Labels       []string     `json:"labels"`
-	RunnerGroup  *string      `json:"runner_group"`
-	Ephemeral    bool         `json:"ephemeral"`
-	Version      *string      `json:"version"`
-	FirstSeenAt  *time.Time   `json:"first_seen_at"`
-	LastSeenAt   *time.Time   `json:"last_seen_at"`
-	StatusSince  *time.Time   `json:"status_since"`
-	OfflineSince *time.Time   `json:"offline_since"`
+	Target       string        `json:"target"`
+	RunnerID     int64         `json:"runner_id"`
+	Name         string        `json:"name"`
+	OS           *string       `json:"os"`
+	Status       *fleet.Status `json:"status"`
+	Busy         bool          `json:"busy"`
+	Labels       []string      `json:"labels"`
+	RunnerGroup  *string       `json:"runner_group"`
+	Ephemeral    *bool         `json:"ephemeral"`
+	Version      *string       `json:"version"`
+	FirstSeenAt  *time.Time    `json:"first_seen_at"`
+	LastSeenAt   *time.Time    `json:"last_seen_at"`
+	StatusSince  *time.Time    `json:"status_since"`
+	OfflineSince *time.Time    `json:"offline_since"`
 	// OfflineFor is in seconds.
 	OfflineFor   *float64            `json:"offline_for"`
 	LastBusyAt   *time.Time          `json:"last_busy_at"`
@@ -39,8 +39,8 @@ type runnerRow struct {
 
 func runnerRowOf(o fleet.Observed) runnerRow {
 	row := runnerRow{
-		Target: o.Target, RunnerID: o.ID, Name: o.Name, OS: o.OS, Status: o.Status, Busy: o.Busy, Labels: o.Labels,
-		RunnerGroup: orNull(o.Group), Ephemeral: o.Ephemeral, Version: orNull(o.Version),
+		Target: o.Target, RunnerID: o.ID, Name: o.Name, OS: orNull(o.OS), Status: orNull(o.Status), Busy: o.Busy, Labels: o.Labels,
+		RunnerGroup: orNull(o.Group), Ephemeral: o.Ephemeral.Answer(), Version: orNull(o.Version),
 		FirstSeenAt: orNull(o.FirstSeenAt), LastSeenAt: orNull(o.LastSeenAt), StatusSince: orNull(o.StatusSince),
 		OfflineSince: orNull(o.OfflineSince), LastBusyAt: orNull(o.LastBusyAt),
 		RemovedAt: orNull(o.RemovedAt), RemovalCause: orNull(o.RemovalCause), Host: orNull(o.Host),
@@ -110,7 +110,7 @@ func (a *app) runners(ctx context.Context, f db.RunnerFilter, output format) err
 		head := []string{"TARGET", "ID", "NAME", "STATUS", "BUSY", "OFFLINE", "SEEN", "LABELS"}
 		return show(a, output, rows, "no runners", head, func(r runnerRow) []string {
 			offline := span(time.Duration(deref(r.OfflineFor) * float64(time.Second)))
-			return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, string(r.Status), yesNo(r.Busy), offline, momentOf(r.LastSeenAt), strings.Join(r.Labels, ",")}
+			return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, orElse(string(deref(r.Status)), "-"), yesNo(r.Busy), offline, momentOf(r.LastSeenAt), strings.Join(r.Labels, ",")}
 		})
 	})
 }

@@ -108,7 +108,7 @@ func compare(known map[int64]db.KnownRunner, listing github.Listing, prints []in
 // moves reports whether the row of a runner has to move on although it shows
 // what is recorded.
 func moves(k db.KnownRunner, complete bool) bool {
-	return k.Missing || k.Offline && !k.Counting && complete
+	return k.Missing || k.Unreadable || k.Offline && !k.Counting && complete
 }
 
 // absent are the recorded runners that a listing lacks, ascending, but for
@@ -181,7 +181,8 @@ func fingerprint(r fleet.Runner) int64 {
 	}
 	add("")
 	add(r.Group)
-	flag(r.Ephemeral)
+	add(r.Ephemeral.String())
 	add(r.Version)
+	add(r.Unreadable)
 	return int64(h)
 }

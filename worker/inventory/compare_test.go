@@ -136,10 +136,10 @@ func TestFingerprintsTellRunnersApart(t *testing.T) {
 		"label more":      func(r *fleet.Runner) { r.Labels = []string{"x", "y", "z"} },
 		"group":           func(r *fleet.Runner) { r.Group = "2" },
 		"group to label":  func(r *fleet.Runner) { r.Labels, r.Group = []string{"x", "y", "1"}, "" },
-		"ephemeral":       func(r *fleet.Runner) { r.Ephemeral = true },
+		"ephemeral":       func(r *fleet.Runner) { r.Ephemeral = fleet.Yes },
 		"version":         func(r *fleet.Runner) { r.Version = "3" },
 		"group, version":  func(r *fleet.Runner) { r.Group, r.Version = "12", "" },
-		"busy, ephemeral": func(r *fleet.Runner) { r.Busy, r.Ephemeral = true, true },
+		"busy, ephemeral": func(r *fleet.Runner) { r.Busy, r.Ephemeral = true, fleet.Yes },
 	} {
 		r := base
 		change(&r)

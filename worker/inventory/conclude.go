@@ -18,6 +18,7 @@ type observation struct {
 	counted  int64          // what this walk added to the observed time, in microseconds
 	baseline bool           // no complete sync before: what is there has not just happened
 	suspect  bool
+	nameless bool // the listing has items without an id, so that a runner it lacks may be one of them
 }
 
 // changes are the rows to write, and what they mean.
@@ -61,6 +62,7 @@ func conclude(ctx context.Context, tx *db.Tx, w *walk, d difference, o observati
 		default:
 			c.added++
 			if has {
+				r.Runner = r.Or(was.Runner)
 				c.rows = append(c.rows, register(*r, o))
 			} else {
 				c.fresh = append(c.fresh, r)
@@ -168,6 +170,8 @@ func register(r sight, o observation) db.RunnerRow {
 	}
 	if r.Status == fleet.StatusOffline {
 		row.OfflineSince = o.at
+	}
+	if r.Status == fleet.StatusOffline && r.Unreadable == "" {
 		row.OfflineFrom = o.from()
 	}
 	return row
@@ -195,7 +199,7 @@ func advance(was db.RunnerRow, r sight, o observation) db.RunnerRow {
 		seen = o.before
 	}
 	row := was
-	row.Runner, row.Fingerprint = r.Runner, r.print
+	row.Runner, row.Fingerprint = r.Or(was.Runner), r.print
 	row.SeenAt, row.MissingSince = o.at, time.Time{}
 	if was.Status == fleet.StatusOnline {
 		row.LastOnlineAt = seen
@@ -203,29 +207,40 @@ func advance(was db.RunnerRow, r sight, o observation) db.RunnerRow {
 	if was.Busy {
 		row.LastBusyAt = seen
 	}
-	if r.Status != was.Status {
+	if row.Status != was.Status {
 		row.StatusSince = o.at
 	}
 	switch {
-	case r.Status != fleet.StatusOffline:
+	case row.Status != fleet.StatusOffline:
 		row.OfflineSince, row.OfflineFrom = time.Time{}, db.OfflineFrom{}
 	case was.Status != fleet.StatusOffline:
 		row.OfflineSince, row.OfflineFrom = o.at, o.from()
+	case r.Unreadable != "":
+		// No witness: offline time is what lies between two sights.
+		if o.complete && row.OfflineFrom != (db.OfflineFrom{}) {
+			row.OfflineFrom.ObservedUS += o.counted
+			row.OfflineFrom.Sync++
+		}
 	case was.OfflineFrom == db.OfflineFrom{}:
 		row.OfflineFrom = o.from()
-	case !was.MissingSince.IsZero() && !o.complete:
+	case unseen(was) && !o.complete:
 		// The time until the next complete sync would count from one that
 		// did not see the runner.
 		row.OfflineFrom = db.OfflineFrom{}
-	case !was.MissingSince.IsZero():
+	case unseen(was):
 		row.OfflineFrom.ObservedUS += o.counted // see miss
 	}
 	return row
 }
 
+// unseen reports whether the sync before did not see the runner, or could not
+// read what it saw.
+func unseen(was db.RunnerRow) bool { return !was.MissingSince.IsZero() || was.Unreadable != "" }
+
 // miss is the row of a runner that a complete listing lacks: gone where GitHub
 // says 404 by id, or where it was asked and gave no answer, an earlier complete
-// listing lacked the runner too and this one is no suspect; marked otherwise.
+// listing lacked the runner too and this one is no suspect and has no nameless
+// items; marked otherwise.
 // It is pure.
 func miss(was db.RunnerRow, l look, o observation) (db.RunnerRow, bool) {
 	row := was
@@ -235,7 +250,7 @@ func miss(was db.RunnerRow, l look, o observation) (db.RunnerRow, bool) {
 			row.SeenAt = o.before
 		}
 	}
-	if !l.gone && (!l.asked || was.MissingSince.IsZero() || o.suspect) {
+	if !l.gone && (!l.asked || was.MissingSince.IsZero() || o.suspect || o.nameless) {
 		if row.OfflineFrom != (db.OfflineFrom{}) {
 			// Offline time is what lies between two sights: not the time up
 			// to here, nor this listing.

@@ -40,6 +40,7 @@ type syncDone struct {
 	Added       int               `json:"added"`
 	Changed     int               `json:"changed"`
 	Removed     int               `json:"removed"`
+	Unreadable  int               `json:"unreadable"`
 	Suspect     *fleet.Suspect    `json:"suspect"`
 	Error       *string           `json:"error"`
 }
@@ -68,7 +69,7 @@ func events(s fleet.Sync, history []db.HistoryRow) ([]fleet.OutboxMessage, error
 	done := syncDone{
 		SyncID: s.ID, Target: s.Target, TriggerID: s.TriggerID, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
 		Outcome: s.Outcome, Pages: s.Pages, APICalls: s.APICalls, NotModified: s.NotModified, Runners: s.Runners,
-		Added: s.Added, Changed: s.Changed, Removed: s.Removed,
+		Added: s.Added, Changed: s.Changed, Removed: s.Removed, Unreadable: s.Unreadable,
 	}
 	if s.Suspect != fleet.SuspectNot {
 		done.Suspect = &s.Suspect

@@ -251,13 +251,15 @@ func isLookup(r *http.Request) bool {
 // breakLookups makes GitHub answer every GET by id with an error of its own,
 // until the function returned is called.
 func (w *world) breakLookups() func() {
-	w.sim.Intercept(func(r *http.Request) http.Handler {
-		if !isLookup(r) {
-			return nil
-		}
-		return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", http.StatusInternalServerError) })
-	})
+	w.sim.Intercept(brokenLookup)
 	return func() { w.sim.Intercept(nil) }
+}
+
+func brokenLookup(r *http.Request) http.Handler {
+	if !isLookup(r) {
+		return nil
+	}
+	return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "oops", http.StatusInternalServerError) })
 }
 
 // wireRunner is a runner as a listing shows it.
@@ -266,8 +268,14 @@ type wireRunner map[string]any
 // editListings changes what listings show, until the function returned is
 // called.
 func (w *world) editListings(edit func(runners []wireRunner, total int) ([]wireRunner, int)) func() {
+	w.sim.Intercept(w.listingEditor(edit))
+	return func() { w.sim.Intercept(nil) }
+}
+
+// listingEditor intercepts listings and changes what they show.
+func (w *world) listingEditor(edit func(runners []wireRunner, total int) ([]wireRunner, int)) func(*http.Request) http.Handler {
 	const passed = "X-Passed"
-	w.sim.Intercept(func(r *http.Request) http.Handler {
+	return func(r *http.Request) http.Handler {
 		if !isListing(r) || r.URL.Query().Has("name") || r.Header.Get(passed) != "" {
 			return nil
 		}
@@ -294,8 +302,7 @@ func (w *world) editListings(edit func(runners []wireRunner, total int) ([]wireR
 			rw.Header().Del("ETag")              // it is of what was not edited
 			_ = json.NewEncoder(rw).Encode(body) // a client that is gone notices
 		})
-	})
-	return func() { w.sim.Intercept(nil) }
+	}
 }
 
 // breakListings makes listings partial: all that is shown is true, but the

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -95,7 +97,8 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		return nil, worker.Permanent(fmt.Errorf("record the sync of %s: %w", target.Name, err))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("record the sync of %s: %w", target.Name, err)
+		err = fmt.Errorf("record the sync of %s: %w", target.Name, err)
+		return nil, errors.Join(err, s.recordFailure(ctx, w, err))
 	}
 	if s.Observe != nil {
 		s.Observe(w.sync)
@@ -104,6 +107,11 @@ func (s *Syncer) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 		"pages": int64(w.sync.Pages), "api_calls": int64(w.sync.APICalls),
 		"not_modified": int64(w.sync.NotModified), "runners": int64(w.sync.Runners),
 		"added": int64(w.sync.Added), "changed": int64(w.sync.Changed), "removed": int64(w.sync.Removed),
+		"unreadable": int64(w.sync.Unreadable),
+	}
+	if w.sync.Unreadable > 0 {
+		s.Log.WarnContext(ctx, "items of the listing could not be read and are kept as they were known", "target", target.Name,
+			"trigger", trigger.ID, "unreadable", w.sync.Unreadable, "items", w.sync.UnreadableItems)
 	}
 	switch {
 	case w.err != nil:
@@ -161,6 +169,27 @@ func (w *walk) look(ctx context.Context, kept fleet.KeptListing) {
 	w.sync.APICalls += w.listing.Calls
 	w.sync.NotModified += w.listing.NotModified
 	w.sync.APIRemaining = w.listing.RateRemaining
+	w.sync.Unreadable, w.sync.UnreadableItems = unreadable(w.listing)
+}
+
+// maxNamed is how many unreadable items a sync names; it counts all.
+const maxNamed = 20
+
+// unreadable counts the items of a listing that could not be read in full, and
+// names the first of them.
+func unreadable(l github.Listing) (int, []string) {
+	n := len(l.Nameless)
+	named := slices.Clone(l.Nameless[:min(n, maxNamed)])
+	for _, r := range l.Runners {
+		if r.Unreadable == "" {
+			continue
+		}
+		n++
+		if len(named) < maxNamed {
+			named = append(named, strings.Join(strings.Fields(fmt.Sprintf("runner %d %s", r.ID, r.Name)), " ")+": "+r.Unreadable)
+		}
+	}
+	return n, named
 }
 
 // record stores what the walk saw. Runners that a complete listing lacks are
@@ -182,6 +211,40 @@ func (s *Syncer) record(ctx context.Context, w *walk) error {
 			return err
 		}
 	}
+}
+
+// recordFailure leaves a failed row of a sync that could not be recorded, and
+// what the target's inventory is worth since: nothing may act on it before a
+// later sync is recorded.
+func (s *Syncer) recordFailure(ctx context.Context, w *walk, fault error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	finished, err := s.Now(ctx)
+	if err != nil {
+		return err
+	}
+	failed := w.sync
+	failed.FinishedAt, failed.Outcome, failed.Suspect = finished, fleet.SyncFailed, fleet.SuspectNot
+	failed.Error = fleet.CleanText(fault.Error(), maxError)
+	failed.Added, failed.Changed, failed.Removed = 0, 0, 0
+	err = s.DB.InTx(ctx, func(tx *db.Tx) error {
+		clock, err := tx.LockTarget(ctx, w.target.Name)
+		if err != nil {
+			return err
+		}
+		if !w.began.After(clock.LastWalkAt) {
+			return tx.SaveSync(ctx, failed, nil)
+		}
+		clock.LastWalkAt = w.began
+		return s.finish(ctx, tx, w, failed, clock, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("record that the sync failed: %w", err)
+	}
+	if s.Observe != nil {
+		s.Observe(failed)
+	}
+	return nil
 }
 
 // write is one attempt at the transaction. GitHub has been asked, so a
@@ -248,7 +311,7 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 		return nil, s.finish(ctx, tx, w, *sync, clock, nil)
 	}
 	if w.err != nil {
-		sync.Outcome, sync.Error = fleet.SyncFailed, w.err.Error()
+		sync.Outcome, sync.Error = fleet.SyncFailed, fleet.CleanText(w.err.Error(), maxError)
 		return nil, s.finish(ctx, tx, w, *sync, clock, nil)
 	}
 	sync.Outcome = fleet.SyncPartial
@@ -256,7 +319,7 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 		sync.Outcome = fleet.SyncComplete
 		clock = tick(clock, w.began, w.target.MaxObservationGap)
 	} else if w.listing.Incomplete != nil {
-		sync.Error = w.listing.Incomplete.Error()
+		sync.Error = fleet.CleanText(w.listing.Incomplete.Error(), maxError)
 	}
 	if w.isNoNews(before.Proven) {
 		if err := s.keep(ctx, tx, w); err != nil {
@@ -283,13 +346,16 @@ func (s *Syncer) apply(ctx context.Context, tx *db.Tx, w *walk, sync *fleet.Sync
 	changes, err := conclude(ctx, tx, w, d, observation{
 		at: w.began, complete: w.listing.Complete, clock: clock, before: before.LastCompleteSyncAt,
 		counted: clock.ObservedUS - before.ObservedUS, baseline: before.CompleteSyncs == 0,
-		suspect: sync.Suspect != fleet.SuspectNot,
+		suspect: sync.Suspect != fleet.SuspectNot, nameless: len(w.listing.Nameless) > 0,
 	})
 	if err != nil {
 		return nil, err
 	}
 	sync.Added, sync.Changed, sync.Removed = changes.added, changes.written()-changes.added-changes.removed, changes.removed
 	clock.Proven = proven(clock.Proven, w.listing, count, changes.written())
+	if sync.Unreadable > 0 {
+		clock.Proven = fleet.Digest{} // the next walk counts them again
+	}
 	if err := s.save(ctx, tx, w, changes); err != nil {
 		return nil, err
 	}
@@ -348,12 +414,15 @@ func tick(c db.TargetClock, at time.Time, maxGap time.Duration) db.TargetClock {
 func (s *Syncer) noteCredential(ctx context.Context, tx *db.Tx, w *walk, have string) error {
 	switch {
 	case errors.Is(w.err, fleet.ErrUnauthorized), errors.Is(w.err, fleet.ErrForbidden), errors.Is(w.err, fleet.ErrNotFound):
-		return tx.RefuseCredential(ctx, w.target.Name, db.RefusedList, w.err.Error(), w.began)
+		return tx.RefuseCredential(ctx, w.target.Name, db.RefusedList, fleet.CleanText(w.err.Error(), maxError), w.began)
 	case w.err != nil || have == "":
 		return nil // it says nothing about the credential, or nothing new
 	}
 	return tx.AcceptCredential(ctx, w.target.Name, w.began)
 }
+
+// maxError bounds what is kept of an error, in bytes.
+const maxError = 4 << 10
 
 // finish stores the record of the walk, moves the target on, tells subscribers
 // and asks for enforcement and scaling, all with the same commit.

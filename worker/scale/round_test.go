@@ -219,7 +219,7 @@ func TestARunnerThatHadItsOneWorkflowJobIsNoSupply(t *testing.T) {
 	w.sync(everybody)
 	w.tx(func(tx *db.Tx) error {
 		a, b := w.online("a"), w.online("b")
-		a.Ephemeral = true
+		a.Ephemeral = fleet.Yes
 		return tx.AddRunners(w.ctx, "acme", []db.RunnerRow{a, b})
 	})
 	w.queue(2, "linux")
