@@ -46,7 +46,7 @@ const censusQuery = `
 	), live AS (
 		SELECT r.labels, r.runner_group, coalesce(r.pool, '') AS pool, r.status = 'online' AS online, r.first_seen_at, r.last_online_at, r.status_since,
 			r.busy OR w.runner_id IS NOT NULL AS busy, l.runner_id IS NOT NULL AS leased, a.runner_id IS NOT NULL AS deleting,
-			r.ephemeral AND EXISTS (
+			r.ephemeral IS TRUE AND EXISTS (
 				SELECT FROM muster.workflow_job j
 				WHERE j.target = r.target AND j.runner_id = r.runner_id AND j.runner_id <> 0 AND j.state = 'completed'
 					AND lower(j.runner_name) IN ('', lower(r.name))) AS spent

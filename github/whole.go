@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -39,7 +40,8 @@ type pagesKept[T any] struct {
 type pageKept[T any] struct {
 	etag, credential string // the latter's fingerprint
 	total            int
-	found            []T // not to be changed
+	found            []T      // not to be changed
+	unread           []string // elements that cannot be read, each with the reason
 }
 
 // mostKept bounds the memory: the queued and the running runs of 10,000
@@ -56,7 +58,7 @@ func (k *pagesKept[T]) get(path string) pageKept[T] {
 }
 
 func (k *pagesKept[T]) put(path string, p pageKept[T]) {
-	if k == nil || p.etag == "" {
+	if k == nil || p.etag == "" || len(p.unread) > 0 {
 		return
 	}
 	k.mu.Lock()
@@ -68,37 +70,68 @@ func (k *pagesKept[T]) put(path string, p pageKept[T]) {
 }
 
 // list gives every element once, by id, and how many requests it took that GitHub
-// charged for. Pages that do not add up, because
-// something came or went between them, are walked once more. What is wrong then
-// is an error, and never fewer elements.
+// charged for. Pages that do not add up, because something came or went between
+// them, are walked once more. What is wrong then is an error, and no element is
+// given. Where elements cannot be read, the others come with the error.
 func (l whole[W, T]) list(ctx context.Context, c *Client) (all []T, charged int, err error) {
-	all, lacks, charged, err := l.shown(ctx, c)
-	if err == nil && lacks != "" {
-		err = l.operation(1).malformed(http.StatusOK, lacks)
-	}
+	w, err := l.twice(ctx, c, &charged)
 	if err != nil {
 		return nil, charged, err
 	}
-	return all, charged, nil
+	lacks := w.lacks(l.most)
+	if lacks == "" {
+		return w.all, charged, nil
+	}
+	err = l.operation(1).malformed(http.StatusOK, lacks)
+	if w.bad != "" || w.beyond(l.most) {
+		return nil, charged, err
+	}
+	return w.all, charged, err
 }
 
 // shown is list where some elements are better than none: lacks says why they may
 // not be all; empty: they are.
 func (l whole[W, T]) shown(ctx context.Context, c *Client) (all []T, lacks string, charged int, err error) {
-	for range 2 {
-		var total int
-		if all, total, lacks, err = l.walk(ctx, c, &charged); err != nil {
-			return nil, "", charged, err
-		}
-		if l.most > 0 && total > l.most { // however often they are asked for
-			return all, fmt.Sprintf("there are %d, of which no more than %d are shown", total, l.most), charged, nil
-		}
-		if lacks == "" {
-			return all, "", charged, nil
-		}
-		l.kept = nil // validators may be what is wrong
+	w, err := l.twice(ctx, c, &charged)
+	if err != nil {
+		return nil, "", charged, err
 	}
-	return all, "the pages do not add up, twice in a row: " + lacks, charged, nil
+	return w.all, w.lacks(l.most), charged, nil
+}
+
+// twice walks once more where the pages do not add up.
+func (l whole[W, T]) twice(ctx context.Context, c *Client, charged *int) (walked[T], error) {
+	w, err := l.walk(ctx, c, charged)
+	if err != nil || w.bad == "" || w.beyond(l.most) {
+		return w, err
+	}
+	l.kept = nil // validators may be what is wrong
+	return l.walk(ctx, c, charged)
+}
+
+// walked is what one walk over the pages showed.
+type walked[T any] struct {
+	all    []T
+	total  int      // the greatest that a page tells
+	bad    string   // why the pages are no proof of each other; empty: they are
+	unread []string // elements that cannot be read, each with the reason
+}
+
+// beyond reports whether there are more elements than GitHub shows, however
+// often they are asked for. A most of 0 means that it shows all.
+func (w walked[T]) beyond(most int) bool { return most > 0 && w.total > most }
+
+// lacks says why the elements may not be all; empty: they are.
+func (w walked[T]) lacks(most int) string {
+	switch {
+	case w.beyond(most):
+		return fmt.Sprintf("there are %d, of which no more than %d are shown", w.total, most)
+	case w.bad != "":
+		return "the pages do not add up, twice in a row: " + w.bad
+	case len(w.unread) > 0:
+		return fmt.Sprintf("%d cannot be read: %s", len(w.unread), strings.Join(w.unread[:min(len(w.unread), 3)], "; "))
+	}
+	return ""
 }
 
 func (l whole[W, T]) operation(page int) operation {
@@ -112,9 +145,10 @@ func (l whole[W, T]) operation(page int) operation {
 	}
 }
 
-// walk is one walk over the pages, one after another. bad says why they are no
-// proof of each other; empty: they are. Total is the greatest that a page tells.
-func (l whole[W, T]) walk(ctx context.Context, c *Client, charged *int) (all []T, total int, bad string, err error) {
+// walk is one walk over the pages, one after another. An element that cannot be
+// read costs itself alone.
+func (l whole[W, T]) walk(ctx context.Context, c *Client, charged *int) (walked[T], error) {
+	var got walked[T]
 	first, shown := 0, 0
 	for number := 1; number <= maxPages; number++ {
 		o := l.operation(number)
@@ -126,28 +160,30 @@ func (l whole[W, T]) walk(ctx context.Context, c *Client, charged *int) (all []T
 			*charged++
 		}
 		if err != nil {
-			return nil, 0, "", err
+			return walked[T]{}, err
 		}
 		l.kept.put(scopePath(l.scope)+o.path, p.page)
 		if number == 1 {
 			first = p.page.total
 		}
-		if p.page.total != first && bad == "" {
-			bad = fmt.Sprintf("total_count is %d on page 1 and %d on page %d", first, p.page.total, number)
+		if p.page.total != first && got.bad == "" {
+			got.bad = fmt.Sprintf("total_count is %d on page 1 and %d on page %d", first, p.page.total, number)
 		}
-		total = max(total, p.page.total)
-		all, shown = append(all, p.page.found...), shown+len(p.page.found)
-		beyond := l.most > 0 && total > l.most
-		if bad != "" && !beyond || beyond && shown >= l.most || shown >= total || len(p.page.found) == 0 {
+		got.total = max(got.total, p.page.total)
+		got.all, got.unread = append(got.all, p.page.found...), append(got.unread, p.page.unread...)
+		items := len(p.page.found) + len(p.page.unread)
+		shown += items
+		beyond := got.beyond(l.most)
+		if got.bad != "" && !beyond || beyond && shown >= l.most || shown >= got.total || items == 0 {
 			break
 		}
 	}
-	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(l.id(a), l.id(b)) })
-	all = slices.CompactFunc(all, func(a, b T) bool { return l.id(a) == l.id(b) })
-	if bad == "" && len(all) != total {
-		bad = fmt.Sprintf("%d are shown where total_count says %d", len(all), total)
+	slices.SortStableFunc(got.all, func(a, b T) int { return cmp.Compare(l.id(a), l.id(b)) })
+	got.all = slices.CompactFunc(got.all, func(a, b T) bool { return l.id(a) == l.id(b) })
+	if items := len(got.all) + len(got.unread); got.bad == "" && items != got.total {
+		got.bad = fmt.Sprintf("%d are shown where total_count says %d", items, got.total)
 	}
-	return all, total, bad, nil
+	return got, nil
 }
 
 // wholePage takes the answer that one page is.
@@ -166,7 +202,7 @@ func (p *wholePage[W, T]) read(o operation, got reply) error {
 		return err
 	}
 	var total *float64
-	var elements []*W
+	var elements []json.RawMessage
 	for field, into := range map[string]any{"total_count": &total, p.of: &elements} {
 		if raw, has := fields[field]; has {
 			if err := json.Unmarshal(raw, into); err != nil {
@@ -185,17 +221,31 @@ func (p *wholePage[W, T]) read(o operation, got reply) error {
 		return o.malformed(http.StatusOK, fmt.Sprintf("%d of %s on a page of %d", len(elements), p.of, perPage))
 	}
 	p.page = pageKept[T]{etag: got.header.Get("ETag"), credential: got.credential.Fingerprint(), total: int(*total)}
-	for _, w := range elements {
-		if w == nil {
-			return o.malformed(http.StatusOK, "an element of "+p.of+" is null")
-		}
-		t, err := p.whole.read(w)
+	for i, raw := range elements {
+		t, err := p.element(raw)
 		if err != nil {
-			return o.malformed(http.StatusOK, err.Error())
+			p.page.unread = append(p.page.unread, fmt.Sprintf("element %d of %s: %v", i+1, p.of, err))
+			continue
 		}
 		p.page.found = append(p.page.found, t)
 	}
+	if len(p.page.unread) > 0 && len(p.page.found) == 0 {
+		return o.malformed(http.StatusOK, p.page.unread[0])
+	}
 	return nil
+}
+
+// element reads one element, or says why it cannot be read.
+func (p *wholePage[W, T]) element(raw json.RawMessage) (T, error) {
+	var none T
+	var w *W
+	if err := json.Unmarshal(raw, &w); err != nil {
+		return none, errors.New(explainJSON(err))
+	}
+	if w == nil {
+		return none, errors.New("it is null")
+	}
+	return p.whole.read(w)
 }
 
 // nextPage is the query of the next page, from the Link header; nil: this one

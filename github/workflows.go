@@ -14,8 +14,10 @@ import (
 
 // WorkflowRun is what a listing of runs tells of one.
 type WorkflowRun struct {
-	ID    int64
-	State fleet.WorkflowJobState // in GitHub's words, of which there are more than those of jobs
+	ID int64
+	// State is in GitHub's words, of which there are more than those of jobs;
+	// empty where GitHub does not say.
+	State fleet.WorkflowJobState
 }
 
 type wireWorkflowRun struct {
@@ -43,12 +45,10 @@ func (c *Client) WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet
 	listed, lacks, charged, err := whole[wireWorkflowRun, WorkflowRun]{
 		op: OpWorkflowRuns, scope: repo, path: "actions/runs?status=" + string(state), of: "workflow_runs", most: mostRuns,
 		read: func(w *wireWorkflowRun) (WorkflowRun, error) {
-			switch {
-			case w.ID <= 0:
+			if w.ID <= 0 {
 				return WorkflowRun{}, errors.New("a run has no id")
-			case w.Status == "":
-				return WorkflowRun{}, fmt.Errorf("run %d has no status", w.ID)
 			}
+			// A run without a status counts as open: its jobs say what it is.
 			return WorkflowRun{w.ID, fleet.WorkflowJobState(w.Status)}, nil
 		},
 		id:   func(r WorkflowRun) int64 { return r.ID },
@@ -65,7 +65,7 @@ func (c *Client) WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet
 }
 
 // WorkflowJobs lists the workflow jobs of a run, or those of its newest attempt:
-// all of them or, with an error, none. They are without a Target, and without a
+// all of them or, with an error, those that could be read. They are without a Target, and without a
 // State where it is one that muster does not know. Charged is how many requests it
 // took of the hour's.
 func (c *Client) WorkflowJobs(ctx context.Context, repo fleet.Scope, run int64, attempts WorkflowAttempts) (jobs []fleet.WorkflowJob, charged int, err error) {
@@ -108,9 +108,6 @@ func (c *Client) WorkflowJob(ctx context.Context, repo fleet.Scope, id int64) (f
 
 // listed converts a workflow job that a listing shows, or says what is wrong.
 func (w *wireWorkflowJob) listed(repo fleet.Scope) (fleet.WorkflowJob, error) {
-	if w.Status == "" {
-		return fleet.WorkflowJob{}, fmt.Errorf("workflow job %d has no status", w.ID)
-	}
 	j, err := w.job(fleet.WorkflowJobState(w.Status))
 	if err != nil {
 		return j, fmt.Errorf("workflow job %d: %w", w.ID, err)
@@ -122,7 +119,7 @@ func (w *wireWorkflowJob) listed(repo fleet.Scope) (fleet.WorkflowJob, error) {
 // Repository is what a listing of an organisation's repositories tells of one.
 type Repository struct {
 	fleet.Scope
-	Public bool // neither private nor internal
+	Public bool // neither private nor internal; false too where GitHub does not say
 }
 
 // Repositories lists the repositories of an organisation that can have runs:
@@ -162,11 +159,9 @@ func (c *Client) Repositories(ctx context.Context, org fleet.Scope) ([]Repositor
 			if err := repo.Valid(); err != nil {
 				return nil, o.malformed(http.StatusOK, err.Error())
 			}
-			if w.Private == nil {
-				return nil, o.malformed(http.StatusOK, "repository "+w.Name+" does not say whether it is private")
-			}
+			public := w.Private != nil && !*w.Private
 			if !w.Archived && !w.Disabled {
-				all = append(all, Repository{repo, !*w.Private})
+				all = append(all, Repository{repo, public})
 			}
 		}
 		if len(page) == 0 || nextPage(header) == nil {

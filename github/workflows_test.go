@@ -195,10 +195,33 @@ func TestARunThatMovedOnIsInTheStateThatItSays(t *testing.T) {
 			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
 		}
 	}
-	_, _, err := answers(t, says(http.StatusOK, `{"total_count":1,"workflow_runs":[{"id":1}]}`)).WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
-	wantKind(t, "no status", err, fleet.ErrMalformed)
-	_, err = answers(t, says(http.StatusOK, `{"id":2,"status":"queued"}`)).WorkflowJob(t.Context(), widgets, 1)
+	_, err := answers(t, says(http.StatusOK, `{"id":2,"status":"queued"}`)).WorkflowJob(t.Context(), widgets, 1)
 	wantKind(t, "another job", err, fleet.ErrMalformed)
+}
+
+// One element that cannot be read costs itself, and no other.
+func TestAnElementThatCannotBeReadCostsItselfAlone(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		runs, want, lacks string
+	}{
+		"status null":    {`{"id":1,"status":null},{"id":2,"status":"queued"}`, "[{1 } {2 queued}]", ""},
+		"status missing": {`{"id":1},{"id":2,"status":"queued"}`, "[{1 } {2 queued}]", ""},
+		"no id":          {`{"status":"queued"},{"id":2,"status":"queued"}`, "[{2 queued}]", "1 cannot be read: element 1 of workflow_runs: a run has no id"},
+		"null":           {`null,{"id":2,"status":"queued"}`, "[{2 queued}]", "1 cannot be read: element 1 of workflow_runs: it is null"},
+		"id a word":      {`{"id":"x","status":"queued"},{"id":2,"status":"queued"}`, "[{2 queued}]", "1 cannot be read: element 1 of workflow_runs: field \"id\" of the answer has the wrong type"},
+	} {
+		list, _, err := answers(t, says(http.StatusOK, `{"total_count":2,"workflow_runs":[`+tt.runs+`]}`)).WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
+		if err != nil || fmt.Sprint(list.Runs) != tt.want || !strings.HasSuffix(list.Lacks, tt.lacks) || (tt.lacks == "") != (list.Lacks == "") {
+			t.Errorf("%s: %v, lacks %q, %v, want %s and %q", name, list.Runs, list.Lacks, err, tt.want, tt.lacks)
+		}
+	}
+	jobs, _, err := answers(t, says(http.StatusOK, `{"total_count":3,"jobs":[{"id":1,"status":null},{"id":2,"status":"queued"},{"id":3,"labels":"x"}]}`)).
+		WorkflowJobs(t.Context(), widgets, 7, github.LatestAttempt)
+	wantKind(t, "a job with labels in words", err, fleet.ErrMalformed)
+	if len(jobs) != 2 || jobs[0].State != "" || jobs[1].State != fleet.WorkflowJobQueued {
+		t.Errorf("jobs: %+v, want the two that can be read", jobs)
+	}
 }
 
 // Of a server that lists all runs there ever were, whatever it is asked, no more
@@ -268,8 +291,10 @@ func TestRepositoriesThatCanHaveRuns(t *testing.T) {
 	}
 	_, err = answers(t, says(http.StatusOK, `[{"name":".."}]`)).Repositories(t.Context(), org)
 	wantKind(t, "a name that is a path", err, fleet.ErrMalformed)
-	_, err = answers(t, says(http.StatusOK, `[{"name":"a"}]`)).Repositories(t.Context(), org)
-	wantKind(t, "public or not", err, fleet.ErrMalformed)
+	got, err = answers(t, says(http.StatusOK, `[{"name":"a"},{"name":"b","private":null}]`)).Repositories(t.Context(), org)
+	if err != nil || len(got) != 2 || got[0].Public || got[1].Public {
+		t.Errorf("repositories that do not say whether they are private: %v, %v, want two that are not public", got, err)
+	}
 	_, _, err = answers(t, says(http.StatusForbidden, `{"message":"Resource not accessible by integration"}`)).WorkflowRuns(t.Context(), widgets, fleet.WorkflowJobQueued)
 	wantKind(t, "no right", err, fleet.ErrForbidden)
 	if !strings.Contains(err.Error(), "read access to actions") {

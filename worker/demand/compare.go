@@ -1,6 +1,7 @@
 package demand
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,11 +89,15 @@ func (p *part) open(ctx context.Context, repo fleet.Scope) (map[int64]fleet.Work
 	for _, run := range slices.Sorted(maps.Keys(runs)) {
 		jobs, charged, err := p.target.GitHub.WorkflowJobs(ctx, repo, run, github.LatestAttempt)
 		p.calls += charged
-		if err != nil && !errors.Is(err, fleet.ErrNotFound) { // it was deleted since
-			return all, err
-		}
 		for _, j := range jobs {
 			all[j.ID] = j
+		}
+		switch {
+		case err == nil || errors.Is(err, fleet.ErrNotFound): // it was deleted since
+		case len(jobs) > 0:
+			lacks = cmp.Or[error](lacks, lacking(err.Error())) // what cannot be read costs itself alone
+		default:
+			return all, err
 		}
 	}
 	return all, lacks
@@ -129,11 +134,11 @@ func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]flee
 		}
 		jobs, charged, err := p.target.GitHub.WorkflowJobs(ctx, repo, run, github.AllAttempts)
 		p.calls += charged
-		if err != nil && !errors.Is(err, fleet.ErrNotFound) {
-			return told, gone, err
-		}
 		for _, j := range jobs {
 			told[j.ID] = j
+		}
+		if err != nil && !errors.Is(err, fleet.ErrNotFound) && len(jobs) == 0 {
+			return told, gone, err
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(left)) {

@@ -228,7 +228,7 @@ func (s *Syncer) recordFailure(ctx context.Context, w *walk, fault error) error 
 	failed.Error = fleet.CleanText(fault.Error(), maxError)
 	failed.Added, failed.Changed, failed.Removed = 0, 0, 0
 	err = s.DB.InTx(ctx, func(tx *db.Tx) error {
-		clock, err := tx.LockTarget(ctx, w.target.Name)
+		clock, err := tx.LockTarget(ctx, w.target.Target)
 		if err != nil {
 			return err
 		}
