@@ -55,6 +55,9 @@ func shared() (*source, error) {
 		if err == nil {
 			src, err = openSource(ctx, admin)
 		}
+		if src != nil {
+			src.foreign = eng == nil
+		}
 		process.mu.Lock()
 		defer process.mu.Unlock()
 		process.source, process.engine, process.err = src, eng, err
@@ -100,8 +103,9 @@ func Main(m *testing.M) int {
 }
 
 // New opens a database of the test's own, with the newest schema and no rows
-// but those that the migrations write. The pool is closed when the test ends;
-// the database goes with the server, or with a later run.
+// but those that the migrations write. The pool is closed when the test ends. The
+// database goes with the test or with the server; where the test is killed, with a
+// later run.
 func New(t testing.TB) *db.DB {
 	t.Helper()
 	store, err := db.Open(context.Background(), URL(t))
@@ -119,7 +123,7 @@ func URL(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("test postgres (%s=%s): %v", modeVar, redacted(os.Getenv(modeVar)), err)
 	}
-	u, err := src.clone(t.Context())
+	u, err := src.give(t)
 	if err != nil {
 		t.Fatalf("test database: %v", err)
 	}

@@ -1,11 +1,13 @@
 package dbtest
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,6 +209,108 @@ func TestTemplates(t *testing.T) {
 	})
 }
 
+// On a server that outlives the tests no database does: each goes with its test,
+// and what a killed run left goes with the next one, but nothing of a run that is
+// alive.
+func TestDatabasesGoWithTheirTests(t *testing.T) {
+	t.Parallel()
+	admin := Server(t).URL()
+	conn := connect(t, admin)
+	clones := func() []string {
+		return names(t, conn, `SELECT datname::text FROM pg_database WHERE starts_with(datname, $1) ORDER BY 1`, prefix+kindClone)
+	}
+	out, err := child(t, "TestURLIsSaid", modeVar+"="+admin)
+	if left := clones(); err != nil || len(left) != 0 {
+		t.Fatalf("after a run that ended: %v, databases %v\n%s", err, left, out)
+	}
+
+	// Two runs side by side, of which one is killed.
+	alive, killed := hang(t, admin), hang(t, admin)
+	if got := clones(); len(got) != 2 {
+		t.Fatalf("two runs have %v", got)
+	}
+	killed.kill()
+	src, err := openSource(t.Context(), admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close(context.Background())
+	mine, err := src.clone(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := clones()
+	for name, url := range map[string]string{"the run that is alive": alive.url, "this run": mine} {
+		if !slices.ContainsFunc(got, func(database string) bool {
+			return strings.HasSuffix(url, "/"+database) || strings.Contains(url, "/"+database+"?")
+		}) {
+			t.Errorf("the database of %s is gone, there are %v", name, got)
+		}
+	}
+	if len(got) != 2 {
+		t.Errorf("there are %v, want those of the run that is alive and of this one", got)
+	}
+	// Not even by those who would clear up in the very process.
+	if err := src.sweep(t.Context(), "no-such-hash", time.Now().Add(2*leftoverAge)); err != nil {
+		t.Fatal(err)
+	}
+	if again := clones(); !cmp.Equal(again, got) {
+		t.Errorf("a later look left %v of %v", again, got)
+	}
+	if err := src.dropClone(t.Context(), mine); err != nil {
+		t.Fatal(err)
+	}
+	if again := clones(); len(again) != 1 {
+		t.Errorf("there are %v, want that of the run that is alive", again)
+	}
+}
+
+// hung is a run whose test has a database and does not end.
+type hung struct {
+	url  string
+	kill func()
+}
+
+// hang starts a run whose test hangs once it has a database.
+func hang(t *testing.T, admin string) hung {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestURLIsSaid$", "-test.v")
+	cmd.Env = append(os.Environ(), modeVar+"="+admin, sayVar+"=hang")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var owner string
+	kill := func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()         // it was killed
+		// The server notices the end of its sessions in its own time.
+		sessions := connect(t, admin)
+		for t.Context().Err() == nil && len(names(t, sessions, `SELECT objid::text FROM pg_locks WHERE locktype = 'advisory' AND objid::bigint = (hashtext($1)::bigint & 4294967295)`, owner)) > 0 {
+			<-time.After(time.Millisecond)
+		}
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have been killed
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if _, url, ok := strings.Cut(lines.Text(), "url="); ok {
+			url = strings.Fields(url)[0]
+			owner = url[strings.LastIndex(url, "_"+ownerMark)+1:]
+			owner, _, _ = strings.Cut(owner, "_")
+			return hung{url, kill}
+		}
+	}
+	t.Fatalf("the run that should hang said no URL: %v", lines.Err())
+	return hung{}
+}
+
 // child runs one test of this package in a process of its own.
 func child(t *testing.T, test string, env ...string) (string, error) {
 	t.Helper()
@@ -284,5 +388,8 @@ func TestURLIsSaid(t *testing.T) {
 	url := URL(t)
 	if os.Getenv(sayVar) != "" {
 		fmt.Println("url=" + url)
+	}
+	if os.Getenv(sayVar) == "hang" {
+		<-make(chan struct{})
 	}
 }

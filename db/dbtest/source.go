@@ -11,9 +11,12 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -22,7 +25,9 @@ import (
 )
 
 // Databases of this package are called PREFIX KIND_TIME_REST, the time in Unix
-// seconds, so that a later run can tell what was left behind.
+// seconds, so that a later run can tell what was left behind. The rest of a clone
+// is OWNER_NUMBER. Its owner is a process, which holds an advisory lock of that
+// name for as long as it lives.
 const (
 	prefix       = "muster_test_"
 	kindTemplate = "template"
@@ -41,9 +46,13 @@ const templateLock = 7_205_759_403_792_794
 type source struct {
 	admin    string // URL of a superuser
 	template string
-	// keeper is a session that marks the template as in use.
+	// keeper is a session that marks the template, and the clones, as in use.
 	keeper *pgx.Conn
+	owner  string // of the clones
 	clones atomic.Int64
+	// foreign is whether the server outlives this process: then each clone goes
+	// with its test.
+	foreign bool
 }
 
 // openSource finds the template on the server or makes it. Processes that
@@ -53,8 +62,12 @@ func openSource(ctx context.Context, admin string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &source{admin: admin, keeper: conn}
-	if err := s.findTemplate(ctx); err != nil {
+	s := &source{admin: admin, keeper: conn, owner: ownerMark + uuid.NewString()[24:]}
+	_, err = conn.Exec(ctx, `SELECT pg_advisory_lock(hashtext($1))`, s.owner)
+	if err == nil {
+		err = s.findTemplate(ctx)
+	}
+	if err != nil {
 		s.close(ctx)
 		return nil, err
 	}
@@ -123,7 +136,7 @@ func (s *source) clone(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // nothing is left to lose
-	clone := name(kindClone, fmt.Sprintf("%d_%d", os.Getpid(), s.clones.Add(1)))
+	clone := name(kindClone, fmt.Sprintf("%s_%d", s.owner, s.clones.Add(1)))
 
 	// A copy of the files takes a third of the time of the default, which writes
 	// every block of the template to the write-ahead log.
@@ -135,9 +148,64 @@ func (s *source) clone(ctx context.Context) (string, error) {
 	return inDatabase(s.admin, clone)
 }
 
+// give makes a database for a test. On a server that outlives this process the
+// database goes with the test.
+func (s *source) give(t testing.TB) (string, error) {
+	clone, err := s.clone(t.Context())
+	if err != nil || !s.foreign {
+		return clone, err
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
+		defer cancel()
+		if err := s.dropClone(ctx, clone); err != nil {
+			t.Errorf("drop the test database: %v", err)
+		}
+	})
+	return clone, nil
+}
+
+// dropClone drops a database that clone made, whoever is connected to it.
+func (s *source) dropClone(ctx context.Context, clone string) error {
+	u, err := url.Parse(clone)
+	if err != nil {
+		return errors.New("the database's URL cannot be read") // its text may hold a password
+	}
+	conn, err := pgx.Connect(ctx, s.admin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // nothing is left to lose
+	_, err = conn.Exec(ctx, `DROP DATABASE IF EXISTS `+quote(strings.TrimPrefix(u.Path, "/"))+` WITH (FORCE)`)
+	return err
+}
+
+// ownerMark begins the name of an owner. Clones of earlier versions have the
+// process id there.
+const ownerMark = "p"
+
+// abandoned reports whether a clone's owner is dead. Where that cannot be told,
+// its age has to say.
+func (s *source) abandoned(ctx context.Context, kind, rest string, age time.Duration) (bool, error) {
+	owner, _, _ := strings.Cut(rest, "_")
+	if kind != kindClone || !strings.HasPrefix(owner, ownerMark) {
+		return age >= leftoverAge, nil
+	}
+	if owner == s.owner {
+		return false, nil // this session would get its own lock again
+	}
+	var dead bool
+	err := s.keeper.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext($1))`, owner).Scan(&dead)
+	if err != nil || !dead {
+		return false, err
+	}
+	_, err = s.keeper.Exec(ctx, `SELECT pg_advisory_unlock(hashtext($1))`, owner)
+	return true, err
+}
+
 // sweep drops what earlier runs left on a server that outlives them, except
-// the template of this schema. Nobody else clears up or makes a template
-// meanwhile.
+// the template of this schema: clones whose process is dead, and of the rest what
+// is old. Nobody else clears up or makes a template meanwhile.
 func (s *source) sweep(ctx context.Context, hash string, now time.Time) error {
 	rows, err := s.keeper.Query(ctx, `
 		SELECT datname
@@ -158,7 +226,14 @@ func (s *source) sweep(ctx context.Context, hash string, now time.Time) error {
 			continue
 		}
 		made, err := strconv.ParseInt(m[2], 10, 64)
-		if err != nil || now.Sub(time.Unix(made, 0)) < leftoverAge || m[1] == kindTemplate && m[3] == hash {
+		if err != nil || m[1] == kindTemplate && m[3] == hash {
+			continue
+		}
+		over, err := s.abandoned(ctx, m[1], m[3], now.Sub(time.Unix(made, 0)))
+		if err != nil {
+			return err
+		}
+		if !over {
 			continue
 		}
 		if err := s.drop(ctx, database, m[1], m[3]); err != nil {
