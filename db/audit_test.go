@@ -203,13 +203,90 @@ func TestTrailRefusesWhatDoesNotFitItsPayload(t *testing.T) {
 			t.Errorf("%s: %v, want a violated check", name, err)
 		}
 	}
-	_, err := app.Exec(w.ctx, `
-		INSERT INTO audit.event (event_id, occurred_at, payload, leaf_hash)
-		SELECT gen_random_uuid(), occurred_at, payload, leaf_hash FROM (VALUES (now(), '{}', sha256('{}'))) v (occurred_at, payload, leaf_hash)`)
-	if code(err) != "23514" {
-		t.Errorf("leaf hash without its prefix: %v, want a violated check", err)
+	w.want("1", `SELECT count(*) FROM audit.event`)
+}
+
+// Everything else about these events is as it must be: only the check of the leaf
+// hash can refuse them.
+func TestTrailRefusesALeafHashOfAnotherText(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.as("muster_app")
+	for name, leaf := range map[string]string{
+		"without its prefix":   `sha256(convert_to(payload, 'UTF8'))`,
+		"with the node prefix": `sha256('\x01'::bytea || convert_to(payload, 'UTF8'))`,
+		"of another text":      `sha256('\x00'::bytea || convert_to(payload || ' ', 'UTF8'))`,
+		"cut short":            `substring(sha256('\x00'::bytea || convert_to(payload, 'UTF8')) FROM 1 FOR 31)`,
+		"empty":                `''::bytea`,
+		"as it must be":        `sha256('\x00'::bytea || convert_to(payload, 'UTF8'))`,
+	} {
+		_, err := app.Exec(w.ctx, `
+			INSERT INTO audit.event (event_id, occurred_at, payload, leaf_hash)
+			SELECT id, at, payload, `+leaf+`
+			FROM (SELECT gen_random_uuid() AS id, $1::timestamptz AS at) made
+			CROSS JOIN LATERAL (
+				SELECT jsonb_build_object('v', 1, 'event_id', id, 'time', at, 'code', 'RN100I', 'action', 'runner.delete',
+					'outcome', 'intended', 'actor', jsonb_build_object('type', 'system', 'name', 'muster'))::text AS payload
+			) told`, t0)
+		want := "23514" // check_violation
+		if name == "as it must be" {
+			want = ""
+		}
+		if code(err) != want {
+			t.Errorf("a leaf hash %s: %v, want the code %q", name, err, want)
+		}
 	}
 	w.want("1", `SELECT count(*) FROM audit.event`)
+}
+
+// An event is in the trail once: a copy of a row that is there differs from it in
+// nothing, and only the uniqueness of event_id can refuse it.
+func TestTrailRefusesASecondEventOfOneID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.audit(event())
+	_, err := w.sql.Exec(w.ctx, `
+		INSERT INTO audit.event (event_id, occurred_at, payload, leaf_hash)
+		SELECT event_id, occurred_at, payload, leaf_hash FROM audit.event`)
+	if code(err) != "23505" { // unique_violation
+		t.Errorf("a copy of an event: %v, want a violated uniqueness", err)
+	}
+	w.want("1", `SELECT count(*) FROM audit.event`)
+}
+
+// The triggers of the trail refuse changes with the same code as missing rights
+// do, so the rights themselves are asked for: those on each table and view, and on
+// each of their columns.
+func TestRightsOfTheRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const held = `
+		SELECT coalesce(string_agg(DISTINCT privilege, ' ' ORDER BY privilege), '')
+		FROM pg_class c
+		CROSS JOIN unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS p (privilege)
+		WHERE c.relkind IN ('r', 'p', 'v', 'm') AND c.relnamespace = $2::regnamespace AND ($3 = '' OR c.relname = $3) AND (
+			has_table_privilege($1, c.oid, privilege)
+			OR privilege IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege($1, c.oid, privilege))`
+	for _, tt := range []struct{ role, schema, relation, want string }{
+		{"muster_app", "audit", "event", "INSERT"},
+		{"muster_app", "audit", "", "INSERT"},
+		{"muster_app", "api", "", "SELECT"},
+		{"muster_app", "muster", "", "DELETE INSERT SELECT UPDATE"},
+		{"muster_auditor", "audit", "", ""},
+		{"muster_auditor", "muster", "", ""},
+		{"muster_auditor", "api", "", "SELECT"},
+	} {
+		w.want(tt.want, held, tt.role, tt.schema, tt.relation)
+	}
+	w.want("event_id leaf_hash occurred_at payload", `
+		SELECT string_agg(attname::text, ' ' ORDER BY attname) FROM pg_attribute
+		WHERE attrelid = 'audit.event'::regclass AND attnum > 0 AND NOT attisdropped AND has_column_privilege('muster_app', attrelid, attnum, 'INSERT')`)
+	w.want("0", `
+		SELECT count(*) FROM pg_class c
+		WHERE relnamespace = 'api'::regnamespace AND relkind = 'v' AND NOT has_table_privilege('muster_auditor', c.oid, 'SELECT')`)
+	w.want("false false false", `
+		SELECT concat_ws(' ', has_schema_privilege('muster_app', 'audit', 'CREATE')::text, has_schema_privilege('muster_auditor', 'api', 'CREATE')::text,
+			has_schema_privilege('muster_auditor', 'audit', 'USAGE')::text)`)
 }
 
 func TestServiceCanOnlyAddToTheTrail(t *testing.T) {

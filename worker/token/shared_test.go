@@ -67,6 +67,60 @@ func TestOneWhoLosesPatienceDoesNotFailTheOthers(t *testing.T) {
 	}
 }
 
+// A token is of one scope at one address: where a reload gives the name of a target
+// another one, the token that is kept must not be handed out for it.
+func TestASharedTokenIsOfOneScopeAndAddress(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	acme, other := fleet.Scope{Kind: fleet.ScopeOrg, Owner: "acme"}, fleet.Scope{Kind: fleet.ScopeOrg, Owner: "other"}
+	at := func() (*githubsim.Sim, *github.Client) {
+		sim, stop, err := githubsim.Start(context.Background(), githubsim.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(stop)
+		for _, scope := range []fleet.Scope{acme, other} {
+			if err := sim.AddScope(scope); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client, err := github.New(github.Config{
+			APIURL: sim.APIURL(), UserAgent: "muster/test",
+			Token: func(context.Context) (fleet.Secret, error) { return fleet.NewSecret("t"), nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sim, client
+	}
+	here, clientHere := at()
+	there, clientThere := at()
+	var s shared
+	seen := map[string]string{}
+	for _, tt := range []struct {
+		name   string
+		target Target
+	}{
+		{"the first", Target{Target: fleet.Target{Name: "acme", Scope: acme, APIURL: here.APIURL()}, GitHub: clientHere}},
+		{"another scope", Target{Target: fleet.Target{Name: "acme", Scope: other, APIURL: here.APIURL()}, GitHub: clientHere}},
+		{"another address", Target{Target: fleet.Target{Name: "acme", Scope: acme, APIURL: there.APIURL()}, GitHub: clientThere}},
+		{"another name", Target{Target: fleet.Target{Name: "octo", Scope: acme, APIURL: here.APIURL()}, GitHub: clientHere}},
+	} {
+		token, err := s.get(t.Context(), tt.target, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, handedOut := seen[token.Secret.Reveal()]; handedOut {
+			t.Errorf("%s is given the token of %s", tt.name, before)
+		}
+		seen[token.Secret.Reveal()] = tt.name
+		again, err := s.get(t.Context(), tt.target, now)
+		if err != nil || again != token {
+			t.Errorf("%s is given another token the second time, %v", tt.name, err)
+		}
+	}
+}
+
 func TestWhatIsOverIsForgotten(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
