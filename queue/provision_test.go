@@ -117,7 +117,7 @@ func TestProvisionScriptSaysWhatIsWrong(t *testing.T) {
 	}{
 		{"no command", s.ClientURL(), login, []string{"linux"}, 2, "usage: provision.sh POOL COMMAND"},
 		{"no name", s.ClientURL(), login, []string{"Linux", "true"}, 2, `pool "Linux" is not a name`},
-		{"a password in the address", "nats://a:geheim@localhost", nil, []string{"linux", "true"}, 2, "a login goes into NATS_USER"},
+		{"a password that wants an escape", "nats://a:geheim%21@localhost", nil, []string{"linux", "true"}, 2, "use NATS_USER and NATS_PASSWORD"},
 		{"nobody there", "nats://127.0.0.1:1", nil, []string{"linux", "true"}, 4, "cannot reach nats://127.0.0.1:1"},
 		{"no login", s.ClientURL(), nil, []string{"linux", "true"}, 3, "does not accept the login"},
 		{"another pool", s.ClientURL(), login, []string{"gpu", "true"}, 3, "does not let this login provision"},

@@ -58,7 +58,7 @@ func TestBadConfigurations(t *testing.T) {
 			}},
 		{"embedded NATS with credentials", "nats: {creds_file: f, replicas: 3}\n",
 			[]string{
-				"muster.yaml:1:20: nats.creds_file: the embedded NATS asks for no credentials: set nats.url too, or leave this out",
+				"muster.yaml:1:20: nats.creds_file: the embedded NATS has a login of its own: set nats.url too, or leave this out",
 				"muster.yaml:1:33: nats.replicas: the embedded NATS is one server: set nats.url, or leave this out",
 			}},
 

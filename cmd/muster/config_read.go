@@ -56,7 +56,7 @@ func (r *reader) nats(n node) {
 	c.allowSharedInbox = m.get("allow_shared_inbox").boolean(own)
 	m.close()
 	if own && creds.there() {
-		creds.fault("the embedded NATS asks for no credentials: set nats.url too, or leave this out")
+		creds.fault("the embedded NATS has a login of its own: set nats.url too, or leave this out")
 	}
 	if own && c.replicas > 1 {
 		replicas.fault("the embedded NATS is one server: set nats.url, or leave this out")

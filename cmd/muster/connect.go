@@ -32,8 +32,8 @@ const connectFile = "connect.env"
 // connection is what connectFile says.
 type connection struct{ databaseURL, natsURL fleet.Secret }
 
-// writeConnection writes connectFile for its owner alone. A shell can source
-// it.
+// writeConnection writes connectFile for its owner alone. A shell that sources
+// it hands the addresses, with their logins, to the programs that it starts.
 func writeConnection(dataDir string, c connection) error {
 	path := filepath.Join(dataDir, connectFile)
 	var text strings.Builder
@@ -48,7 +48,7 @@ func writeConnection(dataDir string, c connection) error {
 		if strings.ContainsAny(value, " &;|<>()$`\\\"'*#~!{}[]") {
 			value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 		}
-		fmt.Fprintf(&text, "%s=%s\n", v.name, value)
+		fmt.Fprintf(&text, "export %s=%s\n", v.name, value)
 	}
 	f, err := os.CreateTemp(dataDir, connectFile+".*") // for its owner alone
 	if err != nil {
@@ -78,7 +78,7 @@ func readConnection(dataDir string) (connection, error) {
 	}
 	var c connection
 	for line := range strings.Lines(string(text)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
 		if !ok {
 			continue
 		}

@@ -115,7 +115,8 @@ func (e *embedded) serve() *process {
 	return start(e.t, nil, "serve", "--config", filepath.Join(e.dir, "muster.yaml"))
 }
 
-// connection reads connect.env as a shell script would.
+// connection reads connect.env as a program does that a shell starts which has
+// sourced it.
 func (e *embedded) connection() (database, nats string) {
 	e.t.Helper()
 	name := filepath.Join(e.dir, "data", "connect.env")
@@ -126,7 +127,7 @@ func (e *embedded) connection() (database, nats string) {
 	if info.Mode().Perm() != 0o600 {
 		e.t.Errorf("connect.env has mode %o, want 600: it holds a password", info.Mode().Perm())
 	}
-	out, err := exec.CommandContext(e.t.Context(), "sh", "-c", `. "$0" && echo "$MUSTER_DATABASE_URL" && echo "$MUSTER_NATS_URL"`, name).Output()
+	out, err := exec.CommandContext(e.t.Context(), "sh", "-c", `. "$0" && env | grep ^MUSTER_DATABASE_URL= && env | grep ^MUSTER_NATS_URL=`, name).Output()
 	if err != nil {
 		e.t.Fatalf("source connect.env: %v", err)
 	}
@@ -134,7 +135,9 @@ func (e *embedded) connection() (database, nats string) {
 	if len(lines) != 2 {
 		e.t.Fatalf("connect.env says %q, want two addresses", lines)
 	}
-	return lines[0], lines[1]
+	_, database, _ = strings.Cut(lines[0], "=")
+	_, nats, _ = strings.Cut(lines[1], "=")
+	return database, nats
 }
 
 // scopes reads the record at an address.
@@ -172,7 +175,19 @@ func TestEmbeddedServersComeAndGoWithMuster(t *testing.T) {
 	pgDir := p.says(`msg="postgres started" .*dir=(\S+)`)
 	t.Cleanup(func() { _ = os.RemoveAll(pgDir) }) // of roomyDir, mostly
 	database, nats := e.connection()
-	(&natsServer{t: t, url: nats}).publish("muster.v1.trigger.sync.acme", "")
+	server := &natsServer{t: t, url: nats}
+	server.publish("muster.v1.trigger.sync.acme", "")
+	// Another user of the machine has no login. token.sh takes it from the address:
+	// it is heard, and refused for lack of a grant.
+	for address, want := range map[string]string{"nats://" + server.address(): "does not accept the login", nats: "403 denied"} {
+		script := exec.CommandContext(t.Context(), "../../docs/examples/token.sh", "acme", "registration")
+		script.Env = []string{"PATH=" + os.Getenv("PATH"), "MUSTER_NATS_URL=" + address, "MUSTER_HOST=build-01"}
+		said, err := script.CombinedOutput()
+		var ended *exec.ExitError
+		if !errors.As(err, &ended) || ended.ExitCode() != exitRefused || !strings.Contains(string(said), want) {
+			t.Errorf("token.sh says %q and ends with %v, want %q and status %d", said, err, want, exitRefused)
+		}
+	}
 	eventually(t, "the record has a target", func() (string, bool) {
 		scopes := e.scopes(database)
 		return scopes, scopes == "org/acme"
@@ -181,7 +196,7 @@ func TestEmbeddedServersComeAndGoWithMuster(t *testing.T) {
 	if code, line := e.refuses(); code == 0 || !strings.Contains(line, "another") {
 		t.Errorf("a second serve on the data directory: exit status %d, %q, want a refusal that names another muster", code, line)
 	}
-	if !listening(strings.TrimPrefix(nats, "nats://")) {
+	if !listening((&natsServer{t: t, url: nats}).address()) {
 		t.Error("a second serve that was refused has stopped the first one's NATS")
 	}
 	e.scopes(database)
@@ -204,7 +219,7 @@ func TestEmbeddedServersComeAndGoWithMuster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, address := range map[string]string{"Postgres": u.Host, "NATS": strings.TrimPrefix(nats, "nats://"), "health": again.listens()} {
+	for what, address := range map[string]string{"Postgres": u.Host, "NATS": (&natsServer{t: t, url: nats}).address(), "health": again.listens()} {
 		if listening(address) {
 			t.Errorf("somebody still listens where %s did, at %s", what, address)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -256,7 +257,19 @@ func (n *natsServer) stop() { n.server.Stop() }
 
 func (n *natsServer) start() {
 	n.t.Helper()
-	n.listen(strings.TrimPrefix(n.url, "nats://"))
+	n.listen(n.address())
+}
+
+// address is where the server listens.
+func (n *natsServer) address() string { return n.parsed().Host }
+
+func (n *natsServer) parsed() *url.URL {
+	n.t.Helper()
+	u, err := url.Parse(n.url)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return u
 }
 
 // connect is a connection of some program that is not muster.
@@ -273,7 +286,7 @@ func (n *natsServer) connect(options ...nats.Option) *nats.Conn {
 // publish speaks to NATS as any program can that has a socket.
 func (n *natsServer) publish(subject, body string) {
 	n.t.Helper()
-	conn, err := net.DialTimeout("tcp", strings.TrimPrefix(n.url, "nats://"), patience)
+	conn, err := net.DialTimeout("tcp", n.address(), patience)
 	if err != nil {
 		n.t.Fatalf("dial NATS: %v", err)
 	}
@@ -281,7 +294,10 @@ func (n *natsServer) publish(subject, body string) {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		n.t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "CONNECT {\"verbose\":false}\r\nPUB %s %d\r\n%s\r\nPING\r\n", subject, len(body), body); err != nil {
+	user := n.parsed().User
+	password, _ := user.Password()
+	login := fmt.Sprintf(`{"verbose":false,"user":%q,"pass":%q}`, user.Username(), password)
+	if _, err := fmt.Fprintf(conn, "CONNECT %s\r\nPUB %s %d\r\n%s\r\nPING\r\n", login, subject, len(body), body); err != nil {
 		n.t.Fatalf("publish %s: %v", subject, err)
 	}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {

@@ -22,9 +22,9 @@ the release, or goes on after DRAIN_LIFE without one. Where no listener runs
 there is no answer, and muster leaves the runner alone.
 
 Environment:
-  MUSTER_NATS_URL  nats://HOST[:PORT]; default nats://127.0.0.1:4222
+  MUSTER_NATS_URL  nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT]; default nats://127.0.0.1:4222
   NATS_USER, NATS_PASSWORD, NATS_TOKEN
-                   credentials
+                   credentials, where the address has none
   MUSTER_HOST      the host's name with muster; default: its host name
   RUNNER_NAME      the name of the runner; default: MUSTER_HOST
   DRAIN_LIFE       seconds to wait for the release; default 600
@@ -154,18 +154,26 @@ life=${DRAIN_LIFE-600}
 [[ $life =~ ^[1-9][0-9]{0,5}$ ]] || die 2 "DRAIN_LIFE \"$life\": want whole seconds"
 command -v pgrep ps >/dev/null || die 2 "pgrep and ps are needed"
 url=${MUSTER_NATS_URL-nats://127.0.0.1:4222}
-pattern='^(nats://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:([0-9]{1,5}))?/?$'
+pattern='^(nats://)?(([^@/]*)@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:([0-9]{1,5}))?/?$'
 # Not repeated in the message: it may hold a password.
-[[ $url =~ $pattern ]] || die 2 "MUSTER_NATS_URL is not nats://HOST:PORT; a login goes into NATS_USER and NATS_PASSWORD, or NATS_TOKEN"
-server=${BASH_REMATCH[2]//[\[\]]/}
-port=${BASH_REMATCH[4]:-4222}
+[[ $url =~ $pattern ]] || die 2 "MUSTER_NATS_URL is not nats://HOST:PORT"
+login=${BASH_REMATCH[3]}
+server=${BASH_REMATCH[4]//[\[\]]/}
+port=${BASH_REMATCH[6]:-4222}
 where="nats://$server:$port"
-connect='{"verbose":false,"pedantic":false,"name":"drain.sh","lang":"bash","version":"1","protocol":1'
-if [[ -n ${NATS_USER-} ]]; then
-	connect+=",\"user\":$(quoted "$NATS_USER"),\"pass\":$(quoted "${NATS_PASSWORD-}")" || exit
+user=${NATS_USER-} password=${NATS_PASSWORD-} token=${NATS_TOKEN-}
+if [[ $login == *:* ]]; then
+	user=${login%%:*} password=${login#*:}
+elif [[ -n $login ]]; then
+	token=$login
 fi
-if [[ -n ${NATS_TOKEN-} ]]; then
-	connect+=",\"auth_token\":$(quoted "$NATS_TOKEN")" || exit
+[[ $login != *%* ]] || die 2 "MUSTER_NATS_URL has an escape (%) in its login: use NATS_USER and NATS_PASSWORD or NATS_TOKEN"
+connect='{"verbose":false,"pedantic":false,"name":"drain.sh","lang":"bash","version":"1","protocol":1'
+if [[ -n $user ]]; then
+	connect+=",\"user\":$(quoted "$user"),\"pass\":$(quoted "$password")" || exit
+fi
+if [[ -n $token ]]; then
+	connect+=",\"auth_token\":$(quoted "$token")" || exit
 fi
 connect+="}"
 

@@ -27,9 +27,9 @@ or that it is not wanted any more. Otherwise the request is given to somebody
 again after 10 s, under the same id; so it is where provision.sh dies meanwhile.
 
 Environment:
-  MUSTER_NATS_URL  nats://HOST[:PORT]; default nats://127.0.0.1:4222
+  MUSTER_NATS_URL  nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT]; default nats://127.0.0.1:4222
   NATS_USER, NATS_PASSWORD, NATS_TOKEN
-                   credentials
+                   credentials, where the address has none
   PROVISION_COUNT  so many requests, then end; default: without end
 
 Exit status: 0 done, 2 bad usage, 3 refused, 4 NATS not reachable or lost.
@@ -120,18 +120,26 @@ shift
 count=${PROVISION_COUNT-0}
 [[ $count =~ ^[0-9]{1,9}$ ]] || die 2 "PROVISION_COUNT \"$count\": want a number"
 url=${MUSTER_NATS_URL-nats://127.0.0.1:4222}
-pattern='^(nats://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:([0-9]{1,5}))?/?$'
+pattern='^(nats://)?(([^@/]*)@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:([0-9]{1,5}))?/?$'
 # Not repeated in the message: it may hold a password.
-[[ $url =~ $pattern ]] || die 2 "MUSTER_NATS_URL is not nats://HOST:PORT; a login goes into NATS_USER and NATS_PASSWORD, or NATS_TOKEN"
-server=${BASH_REMATCH[2]//[\[\]]/}
-port=${BASH_REMATCH[4]:-4222}
+[[ $url =~ $pattern ]] || die 2 "MUSTER_NATS_URL is not nats://HOST:PORT"
+login=${BASH_REMATCH[3]}
+server=${BASH_REMATCH[4]//[\[\]]/}
+port=${BASH_REMATCH[6]:-4222}
 where="nats://$server:$port"
-connect='{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"name":"provision.sh","lang":"bash","version":"1","protocol":1'
-if [[ -n ${NATS_USER-} ]]; then
-	connect+=",\"user\":$(quoted "$NATS_USER"),\"pass\":$(quoted "${NATS_PASSWORD-}")" || exit
+user=${NATS_USER-} password=${NATS_PASSWORD-} token=${NATS_TOKEN-}
+if [[ $login == *:* ]]; then
+	user=${login%%:*} password=${login#*:}
+elif [[ -n $login ]]; then
+	token=$login
 fi
-if [[ -n ${NATS_TOKEN-} ]]; then
-	connect+=",\"auth_token\":$(quoted "$NATS_TOKEN")" || exit
+[[ $login != *%* ]] || die 2 "MUSTER_NATS_URL has an escape (%) in its login: use NATS_USER and NATS_PASSWORD or NATS_TOKEN"
+connect='{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"name":"provision.sh","lang":"bash","version":"1","protocol":1'
+if [[ -n $user ]]; then
+	connect+=",\"user\":$(quoted "$user"),\"pass\":$(quoted "$password")" || exit
+fi
+if [[ -n $token ]]; then
+	connect+=",\"auth_token\":$(quoted "$token")" || exit
 fi
 connect+="}"
 

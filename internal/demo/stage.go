@@ -234,7 +234,9 @@ func (s *stage) publish(ctx context.Context, messages string) error {
 	}
 	defer func() { _ = conn.Close() }() // the PONG has told that all arrived
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := fmt.Fprintf(conn, "CONNECT {\"verbose\":false}\r\n%sPING\r\n", messages); err != nil {
+	password, _ := u.User.Password()
+	login := fmt.Sprintf(`{"verbose":false,"user":%q,"pass":%q}`, u.User.Username(), password)
+	if _, err := fmt.Fprintf(conn, "CONNECT %s\r\n%sPING\r\n", login, messages); err != nil {
 		return err
 	}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {

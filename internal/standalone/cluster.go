@@ -57,16 +57,25 @@ func (c cluster) prepare(ctx context.Context) (string, error) {
 		return password, err
 	}
 	if password == "" {
-		secret := make([]byte, 24)
-		if _, err := rand.Read(secret); err != nil {
-			return "", err
-		}
-		password = hex.EncodeToString(secret)
-		if err := writeDurably(passwordFile, password+"\n"); err != nil {
+		password, err = newPassword(passwordFile)
+		if err != nil {
 			return "", err
 		}
 	}
 	return password, c.initdb(ctx, password)
+}
+
+// newPassword makes a password and keeps it in a file for its owner alone.
+func newPassword(file string) (string, error) {
+	secret := make([]byte, 24)
+	if _, err := rand.Read(secret); err != nil {
+		return "", err
+	}
+	password := hex.EncodeToString(secret)
+	if err := writeDurably(file, password+"\n"); err != nil {
+		return "", err
+	}
+	return password, nil
 }
 
 func writeDurably(path, text string) error {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,6 +23,9 @@ import (
 // on disk; without a bound the server reserves three quarters of the RAM.
 const natsMaxMemory = 64 << 20
 
+// natsUser is the one user of the server.
+const natsUser = "muster"
+
 // natsReady is how long a server that listens may take to accept the first
 // client.
 const natsReady = 10 * time.Second
@@ -27,19 +34,22 @@ const natsReady = 10 * time.Second
 // streams.
 type NATSConfig struct {
 	Listen   string // host:port; port 0 takes a free one
-	StoreDir string // made where it is missing
+	StoreDir string // made where it is missing; the password lies there too
 	Log      *slog.Logger
 }
 
 // NATS is a running NATS server with JetStream inside this process.
 type NATS struct {
-	srv  *server.Server
-	lock *os.File
-	once sync.Once
+	srv      *server.Server
+	password string
+	lock     *os.File
+	once     sync.Once
 }
 
 // StartNATS starts the server and returns once it accepts clients; ctx bounds
-// that alone. Every message is on disk before it is acknowledged: JetStream's
+// that alone. Clients log in with the user and the password of URL, which stay
+// the same over restarts: without a login any user of the machine would get
+// tokens. Every message is on disk before it is acknowledged: JetStream's
 // own default syncs every two minutes (nats-server#7564).
 func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 	fail := func(err error) (*NATS, error) {
@@ -63,11 +73,17 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 		}
 		return fail(errors.Join(err, lock.Close()))
 	}
-	n := &NATS{lock: lock}
+	password, err := natsPassword(cfg.StoreDir)
+	if err != nil {
+		return fail(errors.Join(err, lock.Close()))
+	}
+	n := &NATS{lock: lock, password: password}
 	n.srv, err = server.NewServer(&server.Options{
 		ServerName:         "muster",
 		Host:               host,
 		Port:               port,
+		Username:           natsUser,
+		Password:           password,
 		JetStream:          true,
 		StoreDir:           cfg.StoreDir,
 		SyncAlways:         true,
@@ -92,7 +108,7 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 		}
 		return fail(err)
 	}
-	cfg.Log.InfoContext(ctx, "nats started", "host", n.URL(), "dir", cfg.StoreDir)
+	cfg.Log.InfoContext(ctx, "nats started", "host", n.address(), "dir", cfg.StoreDir)
 	return n, nil
 }
 
@@ -130,17 +146,36 @@ func (n *NATS) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-// URL is what clients on this machine connect to.
+// natsPassword is the password in dir, which is made where there is none.
+func natsPassword(dir string) (string, error) {
+	file := filepath.Join(dir, "password")
+	b, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if password := strings.TrimSpace(string(b)); password != "" {
+		return password, nil
+	}
+	return newPassword(file)
+}
+
+// URL is what clients on this machine connect to. It holds the password.
 func (n *NATS) URL() string {
+	u := url.URL{Scheme: "nats", User: url.UserPassword(natsUser, n.password), Host: n.address()}
+	return u.String()
+}
+
+// address is where clients on this machine find the server.
+func (n *NATS) address() string {
 	addr, ok := n.srv.Addr().(*net.TCPAddr)
 	if !ok {
-		return n.srv.ClientURL()
+		return strings.TrimPrefix(n.srv.ClientURL(), "nats://")
 	}
 	host := addr.IP.String()
 	if addr.IP.IsUnspecified() {
 		host = "127.0.0.1" // an address to listen on is not always one to dial
 	}
-	return "nats://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
+	return net.JoinHostPort(host, strconv.Itoa(addr.Port))
 }
 
 // Server is for clients inside this process: it satisfies

@@ -1,10 +1,15 @@
 package standalone
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,7 +61,7 @@ func TestNATSKeepsAStreamOverARestart(t *testing.T) {
 	first.Stop() // a second time is harmless
 
 	second := beginNATS(t, NATSConfig{StoreDir: dir})
-	nc, err = nats.Connect("", nats.InProcessServer(second.Server()))
+	nc, err = nats.Connect(second.URL(), nats.InProcessServer(second.Server()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +93,60 @@ func TestNATSSyncsEveryMessage(t *testing.T) {
 	}
 }
 
+func TestNATSWantsItsLogin(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var said bytes.Buffer
+	cfg := NATSConfig{Listen: "127.0.0.1:0", StoreDir: dir, Log: slog.New(slog.NewTextHandler(&said, nil))}
+	n, err := StartNATS(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Stop)
+	u, err := url.Parse(n.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	if len(password) < 32 {
+		t.Errorf("the password has %d characters, want at least 32", len(password))
+	}
+	for _, login := range []*url.Userinfo{nil, url.User(u.User.Username()), url.UserPassword(u.User.Username(), "guess"), url.UserPassword("other", password)} {
+		stranger := url.URL{Scheme: "nats", User: login, Host: u.Host}
+		if nc, err := nats.Connect(stranger.String()); !errors.Is(err, nats.ErrAuthorization) {
+			if err == nil {
+				nc.Close()
+			}
+			t.Errorf("connect as %v = %v, want a refusal", login, err)
+		}
+	}
+	nc, err := nats.Connect(n.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc.Close()
+
+	fi, err := os.Stat(filepath.Join(dir, "password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi.Mode().Perm() != 0o600 {
+		t.Errorf("password file has mode %o, want 600", fi.Mode().Perm())
+	}
+	if said.Len() == 0 || strings.Contains(said.String(), password) {
+		t.Errorf("logged %q, want the address without the password", &said)
+	}
+	n.Stop()
+	again := beginNATS(t, NATSConfig{StoreDir: dir})
+	if nc, err = nats.Connect(again.URL()); err != nil {
+		t.Fatal(err)
+	}
+	nc.Close()
+	if !strings.Contains(again.URL(), password) {
+		t.Error("the password is another one after a restart")
+	}
+}
+
 func TestNATSPortTakenIsSaid(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -111,8 +170,12 @@ func TestNATSTakesTheGivenPort(t *testing.T) {
 	}
 	for _, host := range []string{"127.0.0.1", "0.0.0.0"} {
 		n := beginNATS(t, NATSConfig{Listen: net.JoinHostPort(host, strconv.Itoa(port)), StoreDir: t.TempDir()})
-		if got, want := n.URL(), "nats://127.0.0.1:"+strconv.Itoa(port); got != want {
-			t.Errorf("URL() = %q, want %q", got, want)
+		u, err := url.Parse(n.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "127.0.0.1:" + strconv.Itoa(port); u.Scheme != "nats" || u.Host != want {
+			t.Errorf("URL() is %s://%s, want nats://%s", u.Scheme, u.Host, want)
 		}
 		n.Stop()
 	}
