@@ -28,66 +28,16 @@ func (r Runs) Known(ctx context.Context, id string, job fleet.Job, name string) 
 	return known, nil
 }
 
-// Begin inserts the run of a trigger, or takes over one that was queued, has
-// failed, or whose lease has ended.
-func (r Runs) Begin(ctx context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error) {
-	var begun fleet.Begun
-	err := r.DB.InTx(ctx, func(tx *Tx) error {
-		begun = fleet.Begun{}
-		tag, err := tx.tx.Exec(ctx, `
-			INSERT INTO muster.run (trigger_id, job, name, source, reason, attempt, state, queued_at, started_at, lease_until)
-			VALUES ($1, $2, $3, $4, $5, 1, 'running', clock_timestamp(), clock_timestamp(), clock_timestamp() + $6::interval)
-			ON CONFLICT (trigger_id) DO NOTHING`,
-			t.ID, string(t.Job), t.Name, string(t.Source), t.Reason, lease)
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() == 0 {
-			var left time.Duration
-			err := tx.tx.QueryRow(ctx, `
-				SELECT state, coalesce(lease_until - clock_timestamp(), '0')
-				FROM muster.run
-				WHERE trigger_id = $1
-				FOR UPDATE`, t.ID).Scan(&begun.Run.State, &left)
-			if err != nil {
-				return err
-			}
-			switch {
-			case begun.Run.State == fleet.RunDone || begun.Run.State == fleet.RunDead:
-				begun.Disposition = fleet.DispositionFinished
-			case begun.Run.State == fleet.RunRunning && left > 0:
-				begun.Disposition, begun.RetryAfter = fleet.DispositionElsewhere, left
-			default:
-				_, err = tx.tx.Exec(ctx, `
-					UPDATE muster.run
-					SET attempt = attempt + 1, state = 'running', started_at = clock_timestamp(), finished_at = NULL,
-						lease_until = clock_timestamp() + $2::interval
-					WHERE trigger_id = $1`, t.ID, lease)
-				if err != nil {
-					return err
-				}
-			}
-		}
-		if begun.Disposition == "" {
-			begun.Disposition = fleet.DispositionStarted
-		}
-		return readRun(ctx, tx.tx, t.ID, &begun.Run)
-	})
-	if err != nil {
-		return fleet.Begun{}, fmt.Errorf("begin run %s: %w", t.ID, err)
-	}
-	return begun, nil
-}
-
 func readRun(ctx context.Context, q querier, id string, run *fleet.Run) error {
 	var parent *uuid.UUID
 	var started, finished *time.Time
 	var failure *string
 	err := q.QueryRow(ctx, `
-		SELECT trigger_id::text, job, name, source, parent, reason, attempt, state, started_at, finished_at, error, counts
+		SELECT trigger_id::text, job, name, source, parent, reason, attempt, state, started_at, finished_at, error, counts,
+			coalesce(joined_to::text, ''), lasting
 		FROM muster.run
 		WHERE trigger_id = $1`, id).Scan(&run.Trigger.ID, &run.Trigger.Job, &run.Trigger.Name, &run.Trigger.Source,
-		&parent, &run.Trigger.Reason, &run.Attempt, &run.State, &started, &finished, &failure, &run.Counts)
+		&parent, &run.Trigger.Reason, &run.Attempt, &run.State, &started, &finished, &failure, &run.Counts, &run.JoinedTo, &run.Lasting)
 	if err != nil {
 		return translate(err)
 	}
@@ -161,9 +111,9 @@ func (tx *Tx) finish(ctx context.Context, run fleet.Run) error {
 	}
 	tag, err := tx.tx.Exec(ctx, `
 		UPDATE muster.run
-		SET state = $3, finished_at = clock_timestamp(), lease_until = NULL, error = $4, counts = $5
+		SET state = $3, finished_at = clock_timestamp(), lease_until = NULL, error = $4, counts = $5, lasting = $6
 		WHERE trigger_id = $1 AND attempt = $2 AND state = 'running'`,
-		run.Trigger.ID, run.Attempt, string(run.State), orNull(run.Error), counts)
+		run.Trigger.ID, run.Attempt, string(run.State), orNull(run.Error), counts, run.Lasting)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = fleet.ErrConflict
 	}

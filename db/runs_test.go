@@ -274,6 +274,7 @@ func TestQueuedRunWhoseMessageIsLostIsPublishedAgain(t *testing.T) {
 	w := newWorld(t)
 	runs := db.Runs{DB: w.db}
 	lost, young, waiting, begun := trigger(), trigger(), trigger(), trigger()
+	begun.Name = "widgets" // else the others would be joined to it
 	for _, tr := range []fleet.Trigger{lost, young, waiting, begun} {
 		w.tx(func(tx *db.Tx) error { return tx.Queue(w.ctx, tr) })
 	}

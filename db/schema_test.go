@@ -179,7 +179,7 @@ func TestColumnsAreThoseOfTheContract(t *testing.T) {
 		"leases":         "request_id, pool, host, state, attempt, requested_at, deadline, runner_id",
 		"findings":       "kind, target, subject, since, detail",
 		"ticks":          "schedule, tick_at, state, fired_at, trigger_id",
-		"runs":           "trigger_id, job, name, source, attempt, state, started_at, finished_at, error, counts",
+		"runs":           "trigger_id, job, name, source, attempt, state, started_at, finished_at, error, counts, joined_to",
 		"dead_letters":   "id, subject, trigger_id, body, error, attempts, died_at",
 		"audit":          "event_id, occurred_at, code, action, outcome, actor_type, actor, target, runner_id, runner_name, host, policy, trigger_id, reason, payload",
 	} {

@@ -86,6 +86,7 @@ const (
 	RunDone    RunState = "done"
 	RunFailed  RunState = "failed" // and will be tried again
 	RunDead    RunState = "dead"   // and will not
+	RunJoined  RunState = "joined" // done with another run of the same job and name
 )
 
 // Counts are the figures a run leaves behind, by a stable key.
@@ -104,6 +105,10 @@ type Run struct {
 	FinishedAt time.Time
 	Error      string
 	Counts     Counts
+	// Lasting says that no repetition mends what the newest attempt failed for,
+	// such as a credential that GitHub refuses.
+	Lasting  bool
+	JoinedTo string // id of the trigger that it is done with; empty: of none
 }
 
 // Disposition is what the record says to somebody who wants to begin a run.
@@ -111,7 +116,8 @@ type Disposition string
 
 const (
 	DispositionStarted   Disposition = "started"   // it is yours, under a lease
-	DispositionFinished  Disposition = "finished"  // done or dead: nothing is left to do
+	DispositionFinished  Disposition = "finished"  // done, dead or joined: nothing is left to do
+	DispositionJoined    Disposition = "joined"    // just now, to a run that waits for the same job and name
 	DispositionElsewhere Disposition = "elsewhere" // somebody else holds a live lease
 )
 

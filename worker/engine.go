@@ -50,6 +50,8 @@ type Engine struct {
 	Grace       time.Duration     // what running handlers get after a stop; 20 s
 	BackoffBase time.Duration     // pause after the first failure, doubled after each; 1 s
 	BackoffMax  time.Duration     // 5 min
+
+	going *going
 }
 
 // Result is what became of a delivery.
@@ -62,8 +64,9 @@ const (
 	ResultRejected    Result = "rejected"    // never was a trigger
 	ResultInterrupted Result = "interrupted" // by a stop; does not count as an attempt
 	ResultLost        Result = "lost"        // somebody else has taken the run over
-	ResultRepeat      Result = "repeat"      // was done or dead before
-	ResultElsewhere   Result = "elsewhere"   // somebody else is at it
+	ResultRepeat      Result = "repeat"      // was done, dead or joined before
+	ResultJoined      Result = "joined"      // is done with another trigger, which waits
+	ResultElsewhere   Result = "elsewhere"   // a run of it, or of its job and name, is going; comes again
 	ResultUnrecorded  Result = "unrecorded"  // the record could not be written; comes again
 )
 
@@ -91,20 +94,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 	var stopper sync.WaitGroup
 	stopped := make(chan struct{})
-	stopper.Go(func() {
-		select {
-		case <-intake.Done():
-		case <-stopped:
-			return
-		}
-		grace := time.NewTimer(e.Grace)
-		defer grace.Stop()
-		select {
-		case <-grace.C:
-			cancel(errStopped)
-		case <-stopped:
-		}
-	})
+	stopper.Go(func() { e.stop(intake, stopped, cancel) })
 	defer stopper.Wait()
 	defer close(stopped)
 
@@ -159,6 +149,7 @@ func (e *Engine) withDefaults() *Engine {
 	fill(&c.Grace, defaultGrace)
 	fill(&c.BackoffBase, defaultBackoffBase)
 	fill(&c.BackoffMax, defaultBackoffMax)
+	c.going = &going{}
 	if c.Observe == nil {
 		c.Observe = func(Outcome) {}
 	}

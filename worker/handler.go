@@ -23,7 +23,9 @@ type Recorder interface {
 	// Known reports whether there is a run of that id, job and name.
 	Known(ctx context.Context, id string, job fleet.Job, name string) (bool, error)
 	// Begin records that the run of the trigger begins, or says why it does
-	// not. An expired lease is taken over, with Attempt counted up.
+	// not. An expired lease is taken over, with Attempt counted up. While a run
+	// of the same job and name is going, the trigger waits; while one waits,
+	// others are joined to it.
 	Begin(ctx context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error)
 	// Extend renews the lease; fleet.ErrConflict says that the attempt is not
 	// the newest any more.
@@ -81,6 +83,13 @@ func RetryAfter(d time.Duration, err error) error {
 func isPermanent(err error) bool {
 	_, ok := errors.AsType[permanentError](err)
 	return ok
+}
+
+// isLasting reports whether somebody has to do something before a repetition can
+// succeed: GitHub refuses the credential, or does not know the scope. The trigger
+// comes again all the same, as that may be done meanwhile.
+func isLasting(err error) bool {
+	return errors.Is(err, fleet.ErrUnauthorized) || errors.Is(err, fleet.ErrForbidden) || errors.Is(err, fleet.ErrNotFound)
 }
 
 // askedFor is the pause that the job asked for; false: none.

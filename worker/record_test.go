@@ -20,6 +20,7 @@ type record struct {
 	leases  map[string]time.Time
 	letters []fleet.DeadLetter
 	away    error // what every call answers while it is set
+	joins   bool  // whether a run waits that triggers are joined to
 	// retryAfter is what an Elsewhere says; zero: how long the lease lasts.
 	retryAfter time.Duration
 	extended   chan struct{}
@@ -49,6 +50,9 @@ func (r *record) Begin(_ context.Context, t fleet.Trigger, lease time.Duration) 
 		run = fleet.Run{Trigger: t}
 	}
 	switch {
+	case r.joins:
+		r.wrote <- "joined"
+		return fleet.Begun{Disposition: fleet.DispositionJoined, Run: run}, nil
 	case run.State == fleet.RunDone || run.State == fleet.RunDead:
 		r.wrote <- "finished"
 		return fleet.Begun{Disposition: fleet.DispositionFinished, Run: run}, nil

@@ -45,7 +45,7 @@ func (e *Engine) deliver(work context.Context, m queue.Message) queue.Verdict {
 		level = slog.LevelWarn
 	case ResultDead:
 		level = slog.LevelError
-	case ResultRepeat, ResultElsewhere:
+	case ResultRepeat, ResultJoined, ResultElsewhere:
 		level = slog.LevelDebug
 	}
 	id := how.trigger.ID
@@ -93,6 +93,8 @@ func (e *Engine) handle(work context.Context, m queue.Message) end {
 	switch begun.Disposition {
 	case fleet.DispositionFinished:
 		return end{result: ResultRepeat, verdict: queue.Ack(), trigger: t}
+	case fleet.DispositionJoined:
+		return end{result: ResultJoined, verdict: queue.Ack(), trigger: t}
 	case fleet.DispositionElsewhere:
 		after := begun.RetryAfter
 		if after <= 0 {
@@ -118,7 +120,9 @@ func (e *Engine) handle(work context.Context, m queue.Message) end {
 	if run.Trigger.Name == fleet.All && run.Trigger.Job.Named() {
 		return e.fanOut(work, m, run)
 	}
+	e.going.begin(run.Trigger)
 	counts, err := e.attempt(work, run, asked.Add(e.Lease))
+	e.going.end(run.Trigger)
 	run.Counts = counts
 	return e.conclude(work, m, run, err)
 }
@@ -228,6 +232,7 @@ func (e *Engine) conclude(work context.Context, m queue.Message, run fleet.Run, 
 		return e.die(work, m, run, err)
 	}
 	run.State, run.Error = fleet.RunFailed, fleet.CleanText(err.Error(), maxError)
+	run.Lasting = isLasting(err)
 	after, asked := askedFor(err)
 	if !asked {
 		after = fullJitter(run.Attempt, e.BackoffBase, e.BackoffMax)

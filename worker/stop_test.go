@@ -3,7 +3,9 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,6 +55,75 @@ func TestAStopLetsWhatRunsFinish(t *testing.T) {
 	receive(t, stopped)
 	h.record.expect(t, "begin", "done")
 	h.consumer(t, "muster-sync", func(info *jetstream.ConsumerInfo) bool { return info.NumPending == 1 && info.NumAckPending == 0 })
+}
+
+// told is what the engine logs from here on, one message a line.
+func (h *harness) told() *lines {
+	l := &lines{}
+	h.engine.Log = slog.New(slog.NewTextHandler(l, nil))
+	return l
+}
+
+// lines is a text that several may write.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func TestAStopSaysWhatItStillFinishes(t *testing.T) {
+	t.Parallel()
+	job, began, end := blocking()
+	h := start(t, job)
+	h.engine.Grace = time.Hour
+	log := h.told()
+	stop := h.run(t)
+	h.publish(t, syncAcme, "")
+	receive(t, began)
+	stopped := make(chan struct{})
+	go func() {
+		stop()
+		close(stopped)
+	}()
+	const first = `msg="stopping: no new triggers are taken, what runs may finish" running="[sync acme]" for=1h0m0s`
+	deadline := time.Now().Add(patience)
+	for !strings.Contains(log.String(), first) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log does not say %s: %s", first, log)
+		}
+	}
+	end <- nil
+	receive(t, stopped)
+	if !strings.Contains(log.String(), `msg="stopping: all that ran has finished"`) {
+		t.Errorf("the log does not say how the stop ended: %s", log)
+	}
+}
+
+func TestAStopSaysWhatItInterrupts(t *testing.T) {
+	t.Parallel()
+	job, began, _ := blocking()
+	h := start(t, job)
+	h.engine.Grace = time.Millisecond
+	log := h.told()
+	stop := h.run(t)
+	h.publish(t, syncAcme, "")
+	receive(t, began)
+	stop()
+	const second = `level=WARN msg="stopping: what still runs is interrupted, and comes again" running="[sync acme]"`
+	if !strings.Contains(log.String(), second) {
+		t.Errorf("the log does not say %s: %s", second, log)
+	}
 }
 
 func TestAStopInterruptsWhatTakesTooLongWithoutSpendingAnAttempt(t *testing.T) {

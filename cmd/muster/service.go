@@ -91,11 +91,18 @@ func (s *service) run(ctx context.Context, hangup <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
+	asked := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	health := &web.Server{Log: s.log, Ready: s.ready, Metrics: s.metrics.handler(s.record.Load, func() []string { return s.wiring.Load().config.poolNames() }), Webhooks: s}
 	g.Go(func() error { return health.Serve(ctx, listener) })
 	g.Go(func() error { return s.work(ctx, hangup, listener.Addr().String()) })
+	// The log tells when the stop began, and when it is over.
+	said := context.AfterFunc(asked, func() { s.log.Info("stop asked for: finishing what has begun") })
 	err = g.Wait()
+	said()
+	if asked.Err() != nil {
+		s.log.Info("muster has stopped")
+	}
 	if errors.Is(err, context.Canceled) {
 		return nil // the stop that was asked for
 	}
