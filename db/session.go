@@ -62,7 +62,7 @@ func startParameters(cfg *pgconn.Config) {
 		cfg.RuntimeParams["application_name"] = "muster"
 	}
 	for name, value := range map[string]string{
-		"timezone": "UTC", "client_encoding": "UTF8", "datestyle": "ISO", "standard_conforming_strings": "on",
+		"timezone": "UTC", "client_encoding": "UTF8", "datestyle": "ISO, MDY", "standard_conforming_strings": "on",
 	} {
 		maps.DeleteFunc(cfg.RuntimeParams, func(key, _ string) bool { return strings.EqualFold(key, name) })
 		cfg.RuntimeParams[name] = value
@@ -109,7 +109,7 @@ func assume(ctx context.Context, conn *pgx.Conn, given map[string]string) error 
 	_, err := conn.Exec(ctx, `
 		SELECT set_config(s.name, s.value, false)
 		FROM unnest($1::text[], $2::text[]) AS s (name, value)
-		JOIN pg_settings p ON p.name = lower(s.name)
+		JOIN pg_settings p ON lower(p.name) = s.name
 		WHERE p.setting <> s.value AND (s.name <> 'synchronous_commit' OR p.setting = 'off')`, names, values)
 	if err != nil {
 		return fmt.Errorf("set what is assumed of a session: %w", err)

@@ -35,6 +35,10 @@ const (
 	kindClone    = "clone"
 )
 
+// loginPrefix begins the name of the login that muster serve makes for a
+// database.
+const loginPrefix = "muster_serve_"
+
 var ours = regexp.MustCompile(`^` + prefix + `(` + kindTemplate + `|` + kindBuilding + `|` + kindClone + `)_([0-9]+)_([0-9a-z_]+)$`)
 
 // templateLock is held by whoever makes a template or clears up: any number,
@@ -237,6 +241,30 @@ func (s *source) sweep(ctx context.Context, hash string, now time.Time) error {
 			continue
 		}
 		if err := s.drop(ctx, database, m[1], m[3]); err != nil {
+			return err
+		}
+	}
+	return s.sweepLogins(ctx)
+}
+
+// sweepLogins drops the logins that services made for databases which are gone:
+// roles belong to the whole server.
+func (s *source) sweepLogins(ctx context.Context) error {
+	rows, err := s.keeper.Query(ctx, `
+		SELECT rolname
+		FROM pg_roles
+		WHERE starts_with(rolname, $1)
+			AND NOT EXISTS (SELECT FROM pg_database WHERE datname = substr(rolname, length($2) + 1))`,
+		loginPrefix+prefix, loginPrefix)
+	if err != nil {
+		return err
+	}
+	left, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, login := range left {
+		if err := s.run(ctx, `DROP ROLE IF EXISTS `+quote(login)); err != nil {
 			return err
 		}
 	}

@@ -145,6 +145,12 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 	if err != nil {
 		return res, err
 	}
+	// Before the transaction: whoever asks the record for a second connection
+	// while it holds one waits for ever where there is only one.
+	var unsteady error
+	if r.Steady != nil {
+		unsteady = r.Steady(ctx)
+	}
 	err = r.DB.InTx(ctx, func(tx *db.Tx) error {
 		res = Result{}
 		p := req.Policy
@@ -182,7 +188,7 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 		d := &res.Decision
 		d.TriggerID = req.TriggerID
 		if d.Verdict == fleet.VerdictAct {
-			res.Postponed = r.postpone(ctx, target, req, d)
+			res.Postponed = r.postpone(target, req, d, unsteady)
 		}
 		if req.Reason != "" {
 			d.Evidence["operator_reason"] = req.Reason
@@ -209,12 +215,12 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 // postpone turns a decision to act into one to keep where the deletion has to be
 // left to a later pass, and returns why; empty: it need not be. An intent that
 // could not be carried out would only be noise in the trail.
-func (r *Remover) postpone(ctx context.Context, target Target, req Request, d *fleet.Decision) string {
+func (r *Remover) postpone(target Target, req Request, d *fleet.Decision, unsteady error) string {
 	reason := policies.ReasonBudget
 	err := target.GitHub.AffordsRemoval(target.Scope, req.RunnerID)
-	if err == nil && r.Steady != nil {
+	if err == nil {
 		reason = policies.ReasonClock
-		err = r.Steady(ctx)
+		err = unsteady
 	}
 	if err == nil {
 		return ""
