@@ -59,6 +59,16 @@ func TestWebURL(t *testing.T) {
 		{"https://ghes.example.com/api/v3", fleet.Scope{Kind: fleet.ScopeEnterprise, Owner: "octo"}, "https://ghes.example.com/enterprises/octo"},
 		{"https://ghes.example.com:8443/api/v3", fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "widgets"}, "https://ghes.example.com:8443/acme/widgets"},
 		{"https://api.octo.ghe.com", org, "https://octo.ghe.com/acme"},
+		{"https://API.github.com", org, "https://github.com/acme"},
+		{"https://api.github.com:443/", org, "https://github.com/acme"},
+		{"https://api.ghes.example.com", org, "https://ghes.example.com/acme"},
+		{"https://api.ghes.example.com:8443", org, "https://ghes.example.com:8443/acme"},
+		{"https://api.ghes.example.com/api/v3", org, "https://api.ghes.example.com/acme"},
+		{"https://gateway/ghe/api/v3", org, "https://gateway/ghe/acme"},
+		{"https://gateway/GHE/API/v3/", org, "https://gateway/GHE/acme"},
+		{"http://ghes.internal", org, "http://ghes.internal/acme"},
+		{"https://gateway/ghe", org, ""},
+		{"https://eu.api.example.com", org, ""},
 		{"http://127.0.0.1:9000/api/v3", org, "http://127.0.0.1:9000/acme"},
 		{"ghes.example.com", org, ""},
 	}
@@ -67,6 +77,13 @@ func TestWebURL(t *testing.T) {
 		if got != tt.want || (err == nil) != (tt.want != "") {
 			t.Errorf("WebURL(%s, %s) = %q, %v, want %q", tt.api, tt.scope, got, err, tt.want)
 		}
+	}
+}
+
+func TestWebURLOverridesWhatIsDerived(t *testing.T) {
+	target := fleet.Target{Name: "t", Scope: fleet.Scope{Kind: fleet.ScopeOrg, Owner: "acme"}, APIURL: "https://gateway/ghe", Web: "https://ghes.example.com/"}
+	if got, err := target.WebURL(); err != nil || got != "https://ghes.example.com/acme" {
+		t.Errorf("WebURL = %q, %v", got, err)
 	}
 }
 

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"fmt"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -94,6 +93,9 @@ type Target struct {
 	Name   string
 	Scope  Scope
 	APIURL string // without a trailing slash; https://HOST/api/v3 for GitHub Enterprise Server
+	// Web is the address of the server's web site; empty: the one that
+	// WebAddress derives from APIURL.
+	Web string
 	// MaxObservationGap is the longest interval between two complete syncs
 	// that still counts as observed time. Zero means nothing ever counts.
 	MaxObservationGap time.Duration
@@ -108,24 +110,6 @@ func (t Target) Same(other Target) bool {
 	return strings.EqualFold(t.Scope.String(), other.Scope.String()) && SameAddress(t.APIURL, other.APIURL)
 }
 
-// SameAddress reports whether two API addresses are equal by the rules of
-// RFC 3986, section 6.2: the case of the host and a port that is the default do
-// not count. The case of the path does not count either, since GitHub ignores it.
-func SameAddress(a, b string) bool { return normalAddress(a) == normalAddress(b) }
-
-func normalAddress(address string) string {
-	u, err := url.Parse(strings.ToLower(address))
-	if err != nil {
-		return address
-	}
-	port := u.Port()
-	if u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
-		u.Host = strings.TrimSuffix(u.Host, ":"+port)
-	}
-	u.Path = strings.TrimRight(u.Path, "/")
-	return u.String()
-}
-
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // ValidName reports whether s may name a target, a host or a pool.
@@ -134,18 +118,18 @@ func ValidName(s string) bool { return name.MatchString(s) }
 // All stands for every target in a trigger, so no target may be called that.
 const All = "all"
 
-// WebURL is what config.sh --url takes: the web address of the scope, derived
-// from the API address. api.github.com becomes github.com, api.SUB.ghe.com
-// becomes SUB.ghe.com, and any other host serves both.
+// WebURL is what config.sh --url takes: the web address of the scope, below Web
+// or what is derived from the API's address.
 func (t Target) WebURL() (string, error) {
-	u, err := url.Parse(t.APIURL)
-	if err != nil || u.Host == "" {
-		return "", fmt.Errorf("web address of target %s: api_url %q is not an absolute URL", t.Name, t.APIURL)
+	site := t.Web
+	if site == "" {
+		derived, err := WebAddress(t.APIURL)
+		if err != nil {
+			return "", fmt.Errorf("web address of target %s: %w: set web_url", t.Name, err)
+		}
+		site = derived
 	}
-	host := u.Host
-	if host == "api.github.com" || strings.HasSuffix(u.Hostname(), ".ghe.com") {
-		host = strings.TrimPrefix(host, "api.")
-	}
+
 	path := t.Scope.Owner
 	switch t.Scope.Kind {
 	case ScopeEnterprise:
@@ -153,7 +137,7 @@ func (t Target) WebURL() (string, error) {
 	case ScopeRepo:
 		path = t.Scope.Owner + "/" + t.Scope.Repo
 	}
-	return u.Scheme + "://" + host + "/" + path, nil
+	return strings.TrimRight(site, "/") + "/" + path, nil
 }
 
 // TargetState is a target with what the last syncs told about it: the part of

@@ -73,7 +73,11 @@ func TestSendsWorkflowJobs(t *testing.T) {
 // A proxy that keeps headers back makes no server github.com.
 func TestAnswersOfNoGitHubAreNoSight(t *testing.T) {
 	t.Parallel()
-	l, err := answers(t, says(http.StatusOK, `{"total_count":0,"runners":[]}`)).Runners(t.Context(), org, fleet.KeptListing{})
+	bare := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprint(w, `{"total_count":0,"runners":[]}`)
+	}
+	l, err := answers(t, bare).Runners(t.Context(), org, fleet.KeptListing{})
 	if err != nil || l.Server.Answered {
 		t.Errorf("Runners = %+v, %v, want nothing known of the server", l.Server, err)
 	}

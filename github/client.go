@@ -253,7 +253,7 @@ func (c *Client) do(ctx context.Context, o operation, into answer) (http.Header,
 		Op: o.op, Scope: o.scope, Status: got.status, Err: err,
 		Took: time.Since(began), RateRemaining: rateRemaining(got.header),
 	})
-	if got.status == http.StatusUnauthorized && !o.again && c.refused(secret) {
+	if errors.Is(err, fleet.ErrUnauthorized) && !o.again && c.refused(secret) {
 		// A 401 has done nothing, so that even a DELETE may be sent again.
 		o.again = true
 		return c.do(ctx, o, into)

@@ -76,6 +76,7 @@ func answers(t testing.TB, h http.HandlerFunc) *github.Client {
 func says(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.Header().Set("X-GitHub-Request-Id", "1")
 		w.WriteHeader(status)
 		_, _ = fmt.Fprint(w, body)
 	}

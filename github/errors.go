@@ -52,8 +52,14 @@ type Error struct {
 	Status   int           // 0: no answer
 	Wait     time.Duration // how long GitHub asks to wait; 0: it does not
 	Kind     error         // one of fleet's sentinels; nil: the request itself was invalid and was not sent
-	Detail   string        // GitHub's message or what is wrong, short; never a header, a secret or a page of HTML
-	Err      error         // underneath, where there is one
+	Detail   string        // GitHub's message or what is wrong, short; never a secret or a page of HTML
+	// SSO is where the owner of a token authorizes it for an organisation with
+	// SAML single sign-on, as GitHub says in X-GitHub-SSO; empty: it does not.
+	SSO string
+	// Page is whether the answer is an HTML page, and Foreign whether it is a
+	// refusal of somebody between muster and GitHub.
+	Page, Foreign bool
+	Err           error // underneath, where there is one
 }
 
 func (e *Error) Error() string {
@@ -86,6 +92,12 @@ func (e *Error) mend() string {
 	switch {
 	case errors.As(e.Err, &untrusted):
 		return "; have this machine trust the authority that signed it, or name a file that holds its certificate in SSL_CERT_FILE"
+	case e.Foreign:
+		return "; it is not GitHub's: a proxy or firewall on the way refuses. Have it let api_url through; HTTPS_PROXY and NO_PROXY say which way muster takes"
+	case e.Page && e.Status < http.StatusInternalServerError:
+		return "; web sites, sign-in pages and proxies answer so: api_url must be the API, https://api.github.com, https://api.NAME.ghe.com or https://HOST/api/v3"
+	case e.SSO != "":
+		return "; the organisation wants SAML single sign-on: the token's owner authorizes it at " + e.SSO
 	case e.Op == OpInstallationToken:
 		return e.mendApp()
 	case errors.Is(e.Kind, fleet.ErrUnauthorized):
@@ -135,7 +147,7 @@ func (e *Error) mendApp() string {
 	switch {
 	case e.Status == http.StatusNotFound && errors.Is(e.Kind, fleet.ErrUnauthorized):
 		return "; it was removed, or belongs to another App or server: check installation_id"
-	case e.Status == http.StatusUnauthorized:
+	case e.Status == http.StatusUnauthorized && errors.Is(e.Kind, fleet.ErrUnauthorized):
 		return "; check that the private key is one of this App's and its id the right one"
 	case errors.Is(e.Kind, fleet.ErrForbidden):
 		return "; it may be suspended: see the installed Apps of its account"
@@ -200,15 +212,18 @@ func (o operation) refused(got reply, secret fleet.Secret) *Error {
 		detail = "answer is " + got.describe()
 	}
 	e := o.fail(fleet.ErrMalformed, strings.ReplaceAll(detail, secret.Reveal(), "[redacted]"), nil)
-	e.Status = got.status
+	e.Status, e.Page = got.status, got.isPage()
 
 	switch status := got.status; {
 	case got.limited(answer):
 		e.Kind, e.Wait = fleet.ErrRateLimited, got.wait
+	case (status == http.StatusUnauthorized || status == http.StatusForbidden) && !got.isGitHubs(answer):
+		// It says nothing about the credential.
+		e.Kind, e.Foreign = fleet.ErrUnavailable, true
 	case status == http.StatusUnauthorized:
 		e.Kind = fleet.ErrUnauthorized
 	case status == http.StatusForbidden:
-		e.Kind = fleet.ErrForbidden
+		e.Kind, e.SSO = fleet.ErrForbidden, got.singleSignOn()
 	case status == http.StatusNotFound && answer.Message != "":
 		// A proxy's page that says 404 is no proof that anything is gone.
 		e.Kind = fleet.ErrNotFound

@@ -66,7 +66,11 @@ func TestRefusals(t *testing.T) {
 		{"maintenance with an end", 503, header{"Retry-After": "120"}, ``, fleet.ErrUnavailable, fleet.ErrUnavailable, 2 * time.Minute},
 		{"bad credential", 401, nil, `{"message":"Bad credentials"}`, fleet.ErrUnauthorized, fleet.ErrUnauthorized, 0},
 		{"no rights", 403, header{"X-RateLimit-Remaining": "4999"}, `{"message":"Must have admin rights to Repository."}`, fleet.ErrForbidden, fleet.ErrForbidden, 0},
-		{"403 without a body", 403, nil, ``, fleet.ErrForbidden, fleet.ErrForbidden, 0},
+		{"403 without a body", 403, nil, ``, fleet.ErrUnavailable, fleet.ErrUnavailable, 0},
+		{"a proxy's 403", 403, header{"Content-Type": "text/html"}, `<title>Blocked</title>`, fleet.ErrUnavailable, fleet.ErrUnavailable, 0},
+		{"a proxy's 401", 401, header{"Content-Type": "text/html"}, `<title>Sign in</title>`, fleet.ErrUnavailable, fleet.ErrUnavailable, 0},
+		{"a gateway's 403", 403, header{"X-GitHub-Request-Id": ""}, `{"message":"Forbidden"}`, fleet.ErrUnavailable, fleet.ErrUnavailable, 0},
+		{"403 without GitHub's header", 403, header{"X-GitHub-Request-Id": ""}, `{"message":"no","documentation_url":"https://docs.github.com/rest"}`, fleet.ErrForbidden, fleet.ErrForbidden, 0},
 		{"secondary limit with seconds", 403, header{"Retry-After": "17"}, `{"message":"x"}`, fleet.ErrRateLimited, fleet.ErrRateLimited, 17 * time.Second},
 		{"secondary limit with a date", 403, header{"Retry-After": "Sun, 01 Mar 2026 12:00:30 GMT", "Date": date}, `{"message":"x"}`, fleet.ErrRateLimited, fleet.ErrRateLimited, 30 * time.Second},
 		{"secondary limit by its new link", 403, header{"X-RateLimit-Remaining": "4000"}, `{"message":"x","documentation_url":"https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits"}`, fleet.ErrRateLimited, fleet.ErrRateLimited, time.Minute},
@@ -91,6 +95,7 @@ func TestRefusals(t *testing.T) {
 		answer := func(w http.ResponseWriter, _ *http.Request) {
 			asked++
 			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("X-GitHub-Request-Id", "1")
 			for k, v := range tt.header {
 				w.Header().Set(k, v)
 			}
@@ -134,6 +139,29 @@ func TestDeleteIsDoneOnlyWith204(t *testing.T) {
 	}
 }
 
+const (
+	notTheAPI  = "; web sites, sign-in pages and proxies answer so: api_url must be the API, https://api.github.com, https://api.NAME.ghe.com or https://HOST/api/v3"
+	notGitHubs = "; it is not GitHub's: a proxy or firewall on the way refuses. Have it let api_url through; HTTPS_PROXY and NO_PROXY say which way muster takes"
+)
+
+// page answers with a page of HTML, as web sites and proxies do.
+func page(status int, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(status)
+		_, _ = fmt.Fprint(w, text)
+	}
+}
+
+// sso answers as GitHub does to a token that is not authorized for an
+// organisation.
+func sso(header string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-GitHub-SSO", header)
+		says(http.StatusForbidden, `{"message":"Resource protected by organization SAML enforcement."}`)(w, r)
+	}
+}
+
 func TestErrorsSayWhatToDoAndKeepSecrets(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -166,7 +194,22 @@ func TestErrorsSayWhatToDoAndKeepSecrets(t *testing.T) {
 			w.Header().Set("Content-Type", "text/html")
 			w.WriteHeader(http.StatusBadGateway)
 			_, _ = fmt.Fprint(w, "<h1>unicorn</h1>")
-		}, org, "list runners of org/acme: unavailable (HTTP 502): answer is text/html"},
+		}, org, "list runners of org/acme: unavailable (HTTP 502): answer is an HTML page"},
+		{"a sign-in page", page(http.StatusOK, "<html><head><title>\n Sign in &middot; GitHub\u202e </title></head>"), org,
+			`list runners of org/acme: malformed answer (HTTP 200): answer is an HTML page with the title "Sign in · GitHub", not JSON` + notTheAPI},
+		{"a web site", page(http.StatusNotFound, "<title>"+strings.Repeat("long ", 100)+"</title>"), org,
+			`list runners of org/acme: malformed answer (HTTP 404): status is not 200: answer is an HTML page with the title "` + strings.TrimSpace(strings.Repeat("long ", 12)) + `"` + notTheAPI},
+		{"a proxy", page(http.StatusForbidden, "<title>Blocked by policy</title>"), org,
+			`list runners of org/acme: unavailable (HTTP 403): answer is an HTML page with the title "Blocked by policy"` + notGitHubs},
+		{"a proxy that wants a password", page(http.StatusUnauthorized, ""), org,
+			"list runners of org/acme: unavailable (HTTP 401): answer is empty" + notGitHubs},
+		{"single sign-on", sso("required; url=https://github.com/orgs/acme/sso?authorization_request=" + strings.Repeat("A", 120)), org,
+			"list runners of org/acme: forbidden (HTTP 403): Resource protected by organization SAML enforcement.; the organisation wants SAML single sign-on: " +
+				"the token's owner authorizes it at https://github.com/orgs/acme/sso?authorization_request=" + strings.Repeat("A", 120)},
+		{"single sign-on without an address", sso("partial-results; organizations=1"), org,
+			"list runners of org/acme: forbidden (HTTP 403): Resource protected by organization SAML enforcement.; a classic token needs admin:org, and its user must own the organisation; an App needs write access to the organisation's self-hosted runners"},
+		{"single sign-on at an odd address", sso("required; url=javascript:alert(1)"), org,
+			"list runners of org/acme: forbidden (HTTP 403): Resource protected by organization SAML enforcement.; a classic token needs admin:org, and its user must own the organisation; an App needs write access to the organisation's self-hosted runners"},
 		{"a redirect", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "https://elsewhere.example/x?secret=1")
 			w.WriteHeader(http.StatusFound)

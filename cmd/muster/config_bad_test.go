@@ -95,17 +95,29 @@ func TestBadConfigurations(t *testing.T) {
 				`muster.yaml:15:52: targets[13].auth.token_file: read the token of target empty from DIR/empty: the file is empty: put the token of target empty there`,
 			}},
 
-		// The address is fixed at first use, so that a wrong one would cost the name.
 		{"addresses", `targets:
   - {name: bare, scope: org/a, api_url: https://ghes.example.com, auth: {token_env: TOKEN}}
   - {name: port, scope: org/b, api_url: "https://ghes.example.com:8443/", auth: {token_env: TOKEN}}
   - {name: path, scope: org/c, api_url: https://ghes.example.com/api/v3, auth: {token_env: TOKEN}}
   - {name: cloud, scope: org/d, api_url: https://api.octo.ghe.com, auth: {token_env: TOKEN}}
   - {name: here, scope: org/e, api_url: "https://127.0.0.1:9480", auth: {token_env: TOKEN}}
+  - {name: data, scope: org/f, api_url: "https://acme.ghe.com", auth: {token_env: TOKEN}}
+  - {name: data3, scope: org/g, api_url: "https://Acme.ghe.com/api/v3", auth: {token_env: TOKEN}}
+  - {name: root, scope: org/h, api_url: "https://api.github.com/api/v3", auth: {token_env: TOKEN}}
+  - {name: gate, scope: org/i, api_url: "https://gateway/ghe", auth: {token_env: TOKEN}}
+  - {name: gated, scope: org/j, api_url: "https://gateway/ghe", web_url: "https://ghes.example.com", auth: {token_env: TOKEN}}
+  - {name: site, scope: org/k, web_url: "ghes.example.com", auth: {token_env: TOKEN}}
+  - {name: same, scope: org/C, api_url: "https://GHES.example.com:443/api/v3/", auth: {token_env: TOKEN}}
 `,
 			[]string{
 				`muster.yaml:2:41: targets[0].api_url: https://ghes.example.com is the web site of an Enterprise Server, not its API: write https://ghes.example.com/api/v3`,
 				`muster.yaml:3:41: targets[1].api_url: https://ghes.example.com:8443/ is the web site of an Enterprise Server, not its API: write https://ghes.example.com:8443/api/v3`,
+				`muster.yaml:7:41: targets[5].api_url: acme.ghe.com is the web site, not the API: write https://api.acme.ghe.com`,
+				`muster.yaml:8:42: targets[6].api_url: Acme.ghe.com is the web site, not the API: write https://api.acme.ghe.com`,
+				`muster.yaml:9:41: targets[7].api_url: api.github.com has the API at its root: write https://api.github.com`,
+				`muster.yaml:10:41: targets[8].api_url: the web site cannot be told from https://gateway/ghe, which is neither https://api.HOST nor ADDRESS/api/v3: write web_url: https://HOST too`,
+				`muster.yaml:12:41: targets[10].web_url: not an absolute http or https address: want the address that people open, such as https://ghes.example.com`,
+				`muster.yaml:13:25: targets[11].scope: target path is org/C too: one scope is one target`,
 			}},
 
 		{"brakes", `targets:

@@ -22,7 +22,6 @@ const tokenLife = time.Hour
 const nameRule = "want lower-case letters, digits and -, at most 63, beginning with a letter or digit"
 
 func (r *reader) targets(n node) {
-	scopes := map[string]string{}
 	for _, entry := range n.list() {
 		m := entry.mapping()
 		if !m.there() {
@@ -41,13 +40,16 @@ func (r *reader) targets(n node) {
 			}
 			t.Scope = scope
 		}
-		t.APIURL = r.apiURL(t.Name, m.get("api_url"))
+		api := m.get("api_url")
+		before := len(r.faults)
+		t.APIURL = r.apiURL(t.Name, api)
+		web := m.get("web_url")
+		if len(r.faults) == before {
+			t.Web = webURL(web, api, t.APIURL)
+		}
 		// Two names for one scope would have two sets of limits.
-		if id := strings.ToLower(t.Scope.String() + " of " + t.APIURL); t.Scope != (fleet.Scope{}) {
-			if other, twice := scopes[id]; twice {
-				scopeNode.fault("target %s is %s too: one scope is one target", other, t.Scope)
-			}
-			scopes[id] = t.Name
+		if other, twice := r.sameScope(t.Target); twice {
+			scopeNode.fault("target %s is %s too: one scope is one target", other, t.Scope)
 		}
 		r.auth(&t, m)
 		gap := m.get("max_observation_gap")
@@ -68,6 +70,19 @@ func (r *reader) targets(n node) {
 			r.config.targets = append(r.config.targets, t)
 		}
 	}
+}
+
+// sameScope finds a target further up that is the same scope of the same server.
+func (r *reader) sameScope(t fleet.Target) (string, bool) {
+	if t.Scope == (fleet.Scope{}) {
+		return "", false
+	}
+	for _, other := range r.config.targets {
+		if other.Same(t) {
+			return other.Name, true
+		}
+	}
+	return "", false
 }
 
 // brake reads when a target that goes dark halts its policies.

@@ -186,24 +186,58 @@ func validURL(key, value string) error {
 // apiURL checks the address of a GitHub API and takes the slash off its end.
 func (r *reader) apiURL(target string, n node) string {
 	s := n.text(fleet.DefaultAPIURL)
-	u, err := url.Parse(s)
-	const want = "want " + fleet.DefaultAPIURL + " or https://HOST/api/v3"
-	switch {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		n.fault("not an absolute http or https address: %s", want) // unrepeated: it may hold a password
+	u, ok := siteAddress(n, s, "want "+fleet.DefaultAPIURL+" or https://HOST/api/v3")
+	if !ok {
 		return s
-	case u.User != nil:
-		n.fault("must not carry a user or password: credentials belong under auth")
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		n.fault("must not carry a query or fragment: %s", want)
-	case u.Hostname() == "github.com" || u.Hostname() == "www.github.com":
+	}
+	host, path := strings.ToLower(u.Hostname()), strings.Trim(u.Path, "/")
+	cloud := strings.HasSuffix(host, ".ghe.com")
+	switch {
+	case host == "github.com" || host == "www.github.com":
 		n.fault("%s is the web site, not the API: write %s or leave the key out", u.Host, fleet.DefaultAPIURL)
-	case u.Scheme == "https" && strings.Trim(u.Path, "/") == "" && !servesAPIAlone(u.Hostname()):
+	case cloud && !strings.HasPrefix(host, "api."):
+		n.fault("%s is the web site, not the API: write https://api.%s", u.Host, host)
+	case path != "" && (cloud || host == "api.github.com"):
+		n.fault("%s has the API at its root: write https://%s", u.Host, host)
+	case u.Scheme == "https" && path == "" && !servesAPIAlone(host):
 		n.fault("%s is the web site of an Enterprise Server, not its API: write %s/api/v3", s, strings.TrimRight(s, "/"))
 	case u.Scheme == "http" && !loopback(u.Hostname()):
 		r.warn("target %s: api_url %s is not https: the credential and every token cross the network in the clear", target, s)
 	}
 	return strings.TrimRight(s, "/")
+}
+
+// webURL reads the address of the web site, for servers where it cannot be told
+// from the API's; empty where nothing is said.
+func webURL(n, api node, apiURL string) string {
+	s := n.text("")
+	if s == "" {
+		if _, err := fleet.WebAddress(apiURL); err != nil && len(api.text("")) > 0 {
+			api.fault("%v: write web_url: https://HOST too", err)
+		}
+		return ""
+	}
+	if _, ok := siteAddress(n, s, "want the address that people open, such as https://ghes.example.com"); !ok {
+		return ""
+	}
+	return strings.TrimRight(s, "/")
+}
+
+// siteAddress reads the address of a server, and faults what is none. It repeats
+// nothing that may hold a password.
+func siteAddress(n node, s, want string) (*url.URL, bool) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
+		n.fault("not an absolute http or https address: %s", want)
+	case u.User != nil:
+		n.fault("must not carry a user or password: credentials belong under auth")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		n.fault("must not carry a query or fragment: %s", want)
+	default:
+		return u, true
+	}
+	return nil, false
 }
 
 // servesAPIAlone reports whether a host may have the API at its root, as

@@ -28,6 +28,7 @@ func (i *installation) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	defer i.mu.Unlock()
 	i.assertions = append(i.assertions, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	rw.Header().Set("Content-Type", "application/json; charset=utf-8")
+	rw.Header().Set("X-GitHub-Request-Id", "1")
 	if i.suspended {
 		rw.WriteHeader(http.StatusForbidden)
 		_, _ = rw.Write([]byte(`{"message":"This installation has been suspended"}`)) // a client that is gone notices

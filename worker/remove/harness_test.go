@@ -306,6 +306,7 @@ func (w *world) trail(want string) {
 func answer(status int, body string, headers ...string) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json; charset=utf-8")
+		rw.Header().Set("X-GitHub-Request-Id", "1")
 		for i := 0; i+1 < len(headers); i += 2 {
 			rw.Header().Set(headers[i], headers[i+1])
 		}

@@ -155,6 +155,7 @@ func TestAFaultOfGitHubIsRecordedByItsClassAlone(t *testing.T) {
 			s.Intercept(func(*http.Request) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 					w.Header().Set("Content-Type", "application/json")
+					w.Header().Set("X-GitHub-Request-Id", "1")
 					for k, v := range headers {
 						w.Header().Set(k, v)
 					}
