@@ -31,7 +31,11 @@ spec:
   actions: [{drain_host: {}}, {delete_runner: {}}, {release_host: {}}]
 `
 
+// The grants let each host answer for the runner of its own name.
 const tooManyGPUs = `
+  - {host_prefix: old-, targets: [acme], kinds: [registration], per_hour: 10}
+  - {host_prefix: gpu-, targets: [acme], kinds: [registration], per_hour: 10}
+  - {host_prefix: new-, targets: [acme], kinds: [registration], per_hour: 10}
 schedules:
   - {job: sync, targets: [acme], cron: "* * * * * *", overlap: queue}
   - {job: scale, pools: [gpu], cron: "* * * * * *", overlap: queue}
