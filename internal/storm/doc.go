@@ -15,6 +15,6 @@
 //	go test ./internal/storm -rapid.seed=SEED
 //	go test ./internal/storm -rapid.checks=1000
 //
-// The world has a clock, a simulator, targets, replicas, and doors by which work
-// gets to the replicas. Further doors and witnesses are further files.
+// The world has a clock, a simulator, targets, replicas, a stream store that fills
+// and is freed again, and doors by which work gets to the replicas. Further doors and witnesses are further files.
 package storm

@@ -45,7 +45,7 @@ func (e *errand) String() string {
 func (w *world) work() {
 	for _, t := range w.targets {
 		if !w.oneIn(8, "no sync") {
-			w.waiting = append(w.waiting, &errand{Trigger: fleet.Trigger{
+			w.cron(&errand{Trigger: fleet.Trigger{
 				ID: uuid.NewString(), Job: fleet.JobSync, Name: t.Name, Source: fleet.SourceCron,
 			}})
 		}
@@ -61,8 +61,10 @@ func (w *world) work() {
 	w.lifts = nil
 }
 
-// collect takes over the triggers that were queued with somebody's commit.
+// collect takes over the triggers that were queued with somebody's commit and
+// have gone out.
 func (w *world) collect() {
+	w.relay()
 	known := map[string]bool{}
 	for _, e := range w.waiting {
 		known[e.ID] = true
@@ -74,7 +76,7 @@ func (w *world) collect() {
 		SELECT trigger_id::text, name, job FROM muster.run
 		WHERE state = 'queued' AND job IN ('enforce', 'scale') AND name = ANY($1)
 		ORDER BY queued_at`, w.askedFor()) {
-		if !known[q.ID] {
+		if !known[q.ID] && w.store.taken[q.ID] {
 			w.waiting = append(w.waiting, &errand{Trigger: fleet.Trigger{
 				ID: q.ID, Job: q.Job, Name: q.Name, Source: fleet.SourceSync,
 			}})

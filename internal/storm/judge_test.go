@@ -28,6 +28,7 @@ func (w *world) judge() {
 		w.wantPauses(log)
 	}
 	w.wantHistory()
+	w.wantNothingLost()
 }
 
 func isLook(e githubsim.Event) bool {

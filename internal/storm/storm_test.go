@@ -52,6 +52,9 @@ func TestStorm(t *testing.T) {
 			"deletions in the calm":   2,
 			"pages unchanged":         5,
 			"pauses learnt of others": 0.1,
+
+			"triggers that a full store refused": 0.5,
+			"relays that died after publishing":  0.1,
 		})
 	}
 }

@@ -35,6 +35,9 @@ func (w *world) turnWeather() {
 		r := rapid.SampledFrom(w.replicas).Draw(w.T, "whose penalty")
 		w.sim.Penalise(r.credential, anyOf(w, "for", 90*time.Second, 25*time.Minute))
 	}
+	if !w.store.full && w.oneIn(5, "the store fills") {
+		w.weather = append(w.weather, w.fillStore())
+	}
 	some := []int{0, 0, 1, 1, 2, 4}
 	if w.reaping {
 		some = []int{0, 0, 1, 1}

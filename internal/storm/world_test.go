@@ -72,6 +72,7 @@ type world struct {
 
 	waiting []*errand
 	weather []*weather
+	store   *store // of triggers
 
 	mu      sync.Mutex // guards what hooks use: names, tally, and the following
 	armed   []*interruption
@@ -119,6 +120,7 @@ func newWorld(t *rapid.T, r *record, of subject) *world {
 	}
 	w.clock.ahead = w.sharePauses
 	w.tidyUp()
+	w.openStore()
 	w.about, w.reaping = of, of == aboutWork || rapid.Bool().Draw(t, "reaping")
 	w.raiseGitHub()
 	first := rapid.IntRange(0, 2).Draw(t, "first scope")
@@ -162,6 +164,7 @@ func newWorld(t *rapid.T, r *record, of subject) *world {
 func (w *world) tidyUp() {
 	w.exec(`UPDATE muster.action SET state = 'failed', reason = 'interrupted', settled_at = intended_at WHERE state = 'intended'`)
 	w.exec(`UPDATE muster.run SET state = 'done', finished_at = started_at, lease_until = NULL WHERE state IN ('queued', 'running', 'failed')`)
+	w.exec(`DELETE FROM muster.outbox`)
 }
 
 func (t *target) String() string { return t.Name }
@@ -244,4 +247,5 @@ func (w *world) pass(d time.Duration) {
 	w.lapse(d)
 	w.exec(`UPDATE muster.action SET lease_until = clock_timestamp() - interval '1 second' WHERE state = 'intended'`)
 	w.exec(`UPDATE muster.run SET lease_until = clock_timestamp() - interval '1 second' WHERE state = 'running'`)
+	w.endClaims()
 }

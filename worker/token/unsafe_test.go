@@ -301,3 +301,39 @@ func TestWithoutAdvisoriesTheDeskLooksByItself(t *testing.T) {
 	eventually(t, "a refusal", func() bool { return r.ask(t, "build-01", registration).Code == 503 })
 	eventually(t, "the token in the trail", func() bool { return len(r.exposed(t, "CURIOUS")) > 0 })
 }
+
+// A replica dies while a stream reads along. The next one refuses to start on
+// such a NATS, and says first what lies in the stream.
+func TestWhatADeadReplicaHandedOutIsNamedAtTheNextStart(t *testing.T) {
+	t.Parallel()
+	r := start(t, anyone())
+	given := r.ask(t, "build-01", registration)
+	if given.Token == "" {
+		t.Fatalf("answer is %s", given.body)
+	}
+	r.stop()
+	js, err := jetstream.New(r.client(t, "admin"), jetstream.WithDefaultTimeout(patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const curious = "CURIOUS"
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: curious, Subjects: []string{"_INBOX_host.>"}, NoAck: true}); err != nil {
+		t.Fatal(err)
+	}
+
+	conn, err := queue.Connect(t.Context(), queue.Config{URL: r.nats.ClientURL(), Name: t.Name(), Log: r.issuer.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	if err := conn.EnsureStreams(t.Context()); !errors.Is(err, queue.ErrUnsafe) {
+		t.Fatalf("EnsureStreams() = %v, want that it is unsafe", err)
+	}
+	next := &token.Issuer{Log: r.issuer.Log, DB: r.db, Conn: conn, Now: r.now}
+	for range 2 { // the second time adds nothing
+		next.ExposedSoFar(t.Context())
+		if got := r.exposed(t, curious); len(got) != 1 || got[0] != fleet.NewSecret(given.Token).Fingerprint() {
+			t.Errorf("the trail names the tokens %q, want the one of before", got)
+		}
+	}
+}
