@@ -55,16 +55,11 @@ func (r recurrence) holdsFrom(at, end time.Time) bool {
 	return true
 }
 
-// spans are the times of the year that is looked at, in order, joined where
-// they touch.
+// spans are the times of the year that is looked at, in order.
 func (r recurrence) spans() []span {
 	var all []span
 	end := lookedAt.AddDate(1, 0, 0)
 	for start := r.clock.Next(lookedAt.Add(-r.lasts)); !start.IsZero() && start.Before(end); start = r.clock.Next(start) {
-		if n := len(all); n > 0 && !start.After(all[n-1].end) {
-			all[n-1].end = start.Add(r.lasts)
-			continue
-		}
 		all = append(all, span{start, start.Add(r.lasts)})
 	}
 	return all
@@ -73,7 +68,8 @@ func (r recurrence) spans() []span {
 // span is one time, without its end.
 type span struct{ start, end time.Time }
 
-// meet is the first moment that lies in a span of both.
+// meet is the first moment that lies in a span of both. Within a and within b no
+// span ends before an earlier one does.
 func meet(a, b []span) (at time.Time, found bool) {
 	for len(a) > 0 && len(b) > 0 {
 		switch {

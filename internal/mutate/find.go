@@ -107,11 +107,7 @@ func (f *finder) visit(n ast.Node) bool {
 			f.cases(n)
 		}
 	case *ast.ReturnStmt:
-		for _, e := range n.Results {
-			if f.isBool(e) {
-				f.condition(e)
-			}
-		}
+		return f.returns(n)
 	case *ast.UnaryExpr:
 		if n.Op == token.NOT {
 			f.condition(n.X)
@@ -122,6 +118,33 @@ func (f *finder) visit(n ast.Node) bool {
 		return f.call(n)
 	}
 	return true
+}
+
+// returns reports whether the walk goes on in it. The last result tells whether
+// there is an answer; beside a false or an error nobody reads the others.
+func (f *finder) returns(n *ast.ReturnStmt) bool {
+	for _, e := range n.Results {
+		if f.isBool(e) {
+			f.condition(e)
+		}
+	}
+	if len(n.Results) < 2 {
+		return true
+	}
+	last := n.Results[len(n.Results)-1]
+	value := f.constantValue(last)
+	failed := value != nil && value.Kind() == constant.Bool && !constant.BoolVal(value) || f.isError(last)
+	for _, e := range n.Results {
+		if !failed || e == last || f.constantValue(e) == nil {
+			ast.Inspect(e, f.visit)
+		}
+	}
+	return false
+}
+
+// isError reports whether e is an error that is not nil.
+func (f *finder) isError(e ast.Expr) bool {
+	return types.Identical(f.typeOf(e), types.Universe.Lookup("error").Type())
 }
 
 // call reports whether the walk goes on in it. The capacity of a map or slice
@@ -164,7 +187,7 @@ func (f *finder) passesError(e ast.Expr) bool {
 		return false
 	}
 	y, ok := b.Y.(*ast.Ident)
-	return ok && y.Name == "nil" && types.Identical(f.typeOf(b.X), types.Universe.Lookup("error").Type())
+	return ok && y.Name == "nil" && f.isError(b.X)
 }
 
 // condition negates a condition that is no comparison and has no parts: those
@@ -288,8 +311,8 @@ func (f *finder) constant(e ast.Expr) {
 	f.alternatives(e, f.typeOf(e), f.groups)
 }
 
-// alternatives offers other values for the constant expression e: each of its
-// integers is one more, and one less.
+// alternatives offers other values for the constant expression e: its first
+// integer is one more, and one less.
 func (f *finder) alternatives(e ast.Expr, t types.Type, group int) {
 	name := f.typeName(t)
 	if name == "" {
@@ -303,7 +326,7 @@ func (f *finder) alternatives(e ast.Expr, t types.Type, group int) {
 			return false
 		}
 		literal, ok := n.(*ast.BasicLit)
-		if !ok || literal.Kind != token.INT {
+		if !ok || literal.Kind != token.INT || first > 0 {
 			return true
 		}
 		value, ok := constant.Int64Val(constant.MakeFromLiteral(literal.Value, token.INT, 0))

@@ -89,7 +89,6 @@ func greet(name string) string { return "hello " + name }
 		"const limit: const limit = 10 => const limit = 11",
 		"const limit: const limit = 10 => const limit = 9",
 		"thing.step: err != nil => err == nil",
-		"thing.step: return 0, false => return 1, false",
 		"thing.step: return 0, false => return 0, true",
 		"thing.step: x.n < limit && !ready(x.n) => x.n < limit || !ready(x.n)",
 		"thing.step: x.n < limit => x.n <= limit",
