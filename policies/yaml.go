@@ -279,15 +279,9 @@ func (f *file) integer(path string, n ast.Node, least, most int) (int, bool) {
 		f.fault(n, "%s: want a whole number, got %s", path, kind(n))
 		return 0, false
 	}
-	switch v := i.Value.(type) {
-	case uint64:
-		if v >= uint64(least) && v <= uint64(most) { //nolint:gosec // bounds are small and not negative
-			return int(v), true
-		}
-	case int64:
-		if v >= int64(least) && v <= int64(most) {
-			return int(v), true
-		}
+	// The parser gives a negative number as an int64, and no bound is negative.
+	if v, ok := i.Value.(uint64); ok && v >= uint64(least) && v <= uint64(most) { //nolint:gosec // bounds are small and not negative
+		return int(v), true
 	}
 	f.fault(n, "%s: %v is out of bounds, want %d to %d", path, i.Value, least, most)
 	return 0, false
