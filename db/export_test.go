@@ -25,3 +25,9 @@ func (db *DB) Do(ctx context.Context, sql string) error {
 func (db *DB) Ask(ctx context.Context, sql string, into any) error {
 	return db.pool.QueryRow(ctx, sql).Scan(into)
 }
+
+// ClaimPlan and ClaimQuery are the statements of Outbox.Claim.
+const (
+	ClaimPlan  = claimPlan
+	ClaimQuery = claimQuery
+)

@@ -52,25 +52,39 @@ type Outbox struct{ DB *DB }
 // Other processes' messages, and those left by a dead one, want a poll.
 func (o Outbox) Wake() <-chan struct{} { return o.DB.wake }
 
+// claimPlan has Postgres take the rows in the order of the index outbox_claim for
+// the rest of the transaction. Where many rows have come since the table was last
+// analyzed, Postgres would read and sort all of them for each claim.
+const claimPlan = `
+	SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+		set_config('enable_seqscan', 'off', true)`
+
+// claimQuery reads the front of that index, so that a claim costs the same
+// however many messages wait.
+const claimQuery = `
+	UPDATE muster.outbox o
+	SET claimed_until = clock_timestamp() + $2::interval
+	FROM (
+		SELECT id
+		FROM muster.outbox
+		WHERE lane = $3 AND claimed_until < clock_timestamp()
+		ORDER BY claimed_until, created_at
+		LIMIT $1
+		FOR UPDATE SKIP LOCKED
+	) due
+	WHERE o.id = due.id
+	RETURNING o.id::text, o.subject, o.headers, o.body`
+
 // Claim takes up to n messages of a lane for as long as the lease lasts: those
 // that were never claimed first, oldest first. A message whose lease ends without
 // Delete is claimed again, after them.
 func (o Outbox) Claim(ctx context.Context, lane string, n int, lease time.Duration) ([]fleet.OutboxMessage, error) {
 	var messages []fleet.OutboxMessage
 	err := o.DB.InTx(ctx, func(tx *Tx) error {
-		rows, err := tx.tx.Query(ctx, `
-			UPDATE muster.outbox o
-			SET claimed_until = clock_timestamp() + $2::interval
-			FROM (
-				SELECT id
-				FROM muster.outbox
-				WHERE lane = $3 AND claimed_until < clock_timestamp()
-				ORDER BY claimed_until, created_at
-				LIMIT $1
-				FOR UPDATE SKIP LOCKED
-			) due
-			WHERE o.id = due.id
-			RETURNING o.id::text, o.subject, o.headers, o.body`, n, lease, lane)
+		if _, err := tx.tx.Exec(ctx, claimPlan); err != nil {
+			return err
+		}
+		rows, err := tx.tx.Query(ctx, claimQuery, n, lease, lane)
 		if err != nil {
 			return err
 		}

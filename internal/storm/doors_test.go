@@ -1,6 +1,7 @@
 package storm_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ type errand struct {
 	compares, sweeps bool
 	due              time.Time
 	tries            int
+	last             error // of its newest delivery
 }
 
 // maxTries is when a trigger is given up, as one that becomes a dead letter.
@@ -177,6 +179,7 @@ func (w *world) together(batch []*errand) {
 	again := map[*errand]bool{}
 	for i, e := range batch {
 		w.tell("%v by %v: %v", e, w.replicas[places[i]], became[i].err)
+		e.last = became[i].err
 		if e.due = w.clock.now().Add(became[i].pause); !became[i].done {
 			again[e] = true
 		}
@@ -189,7 +192,10 @@ func (w *world) together(batch []*errand) {
 	for _, e := range batch {
 		if again[e] {
 			delete(again, e)
-			if e.tries++; e.tries < maxTries {
+			if !errors.Is(e.last, errElsewhere) {
+				e.tries++ // one that waits has not been tried
+			}
+			if e.tries < maxTries {
 				w.waiting = append(w.waiting, e)
 			}
 		}

@@ -134,7 +134,7 @@ func (r *replica) handle(t fleet.Trigger) delivery {
 	switch {
 	case err != nil:
 		return delivery{err: err}
-	case begun.Disposition == fleet.DispositionFinished:
+	case begun.Disposition == fleet.DispositionFinished, begun.Disposition == fleet.DispositionJoined:
 		return delivery{done: true}
 	case begun.Disposition != fleet.DispositionStarted:
 		return delivery{err: errElsewhere}
