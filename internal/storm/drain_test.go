@@ -218,6 +218,13 @@ func (w *world) raiseHosts() {
 			}
 		}
 	}
+	// Of a runner whose host was never heard of, nobody but the stranger speaks.
+	for _, key := range w.hostKeys() {
+		h := w.jobs.hosts[key]
+		if r, there := w.runner(h.scope, h.id); there && !isPooled(r) && w.jobs.stranger != nil && w.oneIn(2, "is never heard of") {
+			h.says = ""
+		}
+	}
 	w.lapse(w.jobs.beatAge + 1)
 	w.jobs.mu.Lock()
 	defer w.jobs.mu.Unlock()

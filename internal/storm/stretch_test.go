@@ -29,6 +29,7 @@ type jobs struct {
 	drained    map[string]int      // its host's answers in this batch
 	begun      []stretch
 	hookFaults []func()
+	stranger   *stranger       // nil: there is none
 	mourned    map[string]bool // runners whose webhooks have lost the end of their work
 
 	drains   bool // a policy drains hosts
@@ -300,6 +301,7 @@ func (w *world) sawLook(r githubsim.Request) {
 // liveWorking is what befalls fleets at work between two rounds.
 func (w *world) liveWorking() {
 	w.hookWeather()
+	w.claimOthers()
 	for _, t := range w.targets {
 		changes := rapid.IntRange(0, 4).Draw(w.T, "changes")
 		if w.wires != nil {

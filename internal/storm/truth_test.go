@@ -58,6 +58,7 @@ func TestTruth(t *testing.T) {
 			w.wantWithinMax()
 		}
 		w.judgeWork()
+		w.wantNoStrangerAsked()
 		w.sawDrains()
 		w.calm()
 		w.judge()
@@ -77,6 +78,7 @@ func TestTruth(t *testing.T) {
 			"stretches of work, told by host":              0.1,
 			"stretches of work, told by drain":             0.1,
 			"jobs killed outside the fault model":          0.03,
+			"runners that a stranger claims":               1,
 		})
 	}
 }
@@ -116,6 +118,7 @@ func (w *world) drawWork() {
 		w.drawPools()
 		w.tally.count("lives with pools")
 	}
+	w.raiseStranger()
 	w.raiseHosts()
 	if !w.jobs.inside {
 		w.tell("this life is outside the fault model")
@@ -244,6 +247,7 @@ func (w *world) calmWork() {
 		lift()
 	}
 	w.reveal()
+	w.calmStranger()
 	w.honestHosts()
 }
 

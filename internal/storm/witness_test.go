@@ -178,6 +178,10 @@ func (w *world) beat(at time.Time) {
 			n++
 		}
 	}
+	if body := w.jobs.stranger.beat(); body != "" {
+		w.ears.beats(w.ctx, queue.Request{Subject: queue.HeartbeatSubject(w.jobs.stranger.name), Body: []byte(body)})
+		n++
+	}
 	for n > 0 {
 		n -= <-w.ears.stored
 	}
