@@ -110,7 +110,7 @@ func (tx *Tx) HostAtWork(ctx context.Context, a fleet.Action, now time.Time) (bo
 			SELECT FROM muster.runner r
 			WHERE r.removed_at IS NULL AND (r.target, r.runner_id) <> ($2, $3)
 				AND (r.host = $1 OR EXISTS (
-					SELECT FROM muster.host_runner s WHERE s.host = $1 AND s.target = r.target AND s.name = r.name))
+					SELECT FROM muster.host_runner s WHERE s.host = $1 AND s.target = r.target AND lower(s.name) = lower(r.name)))
 		) OR EXISTS (
 			SELECT FROM muster.host_runner s
 			JOIN muster.host h ON h.host = s.host

@@ -16,7 +16,8 @@ import (
 // that are gone, what counts was there before, was not long offline (that is how
 // GitHub's own expiry ends, and a clearing up by hand), and was not made for one
 // workflow job: such a runner is ephemeral, or where a server does not say so,
-// vanishes at work or soon after.
+// vanishes at work or soon after. The event of that job has to name the very
+// runner, since a runner that is not counted raises no alarm.
 func (tx *Tx) Alarm(ctx context.Context, target string, since time.Time) (fleet.Alarm, error) {
 	return alarm(ctx, tx.tx, target, since)
 }
@@ -45,7 +46,7 @@ const alarmQuery = `
 			AND r.ephemeral IS NOT TRUE AND NOT r.busy AND (r.last_busy_at IS NULL OR r.last_busy_at <= $2)
 			AND NOT EXISTS (
 				SELECT FROM muster.workflow_job j
-				WHERE j.target = r.target AND j.runner_id = r.runner_id AND lower(j.runner_name) IN ('', lower(r.name))
+				WHERE j.target = r.target AND j.runner_id = r.runner_id AND j.runner_name IN ('', r.name)
 					AND j.changed_at > $2
 			)
 	) removed`

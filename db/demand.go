@@ -31,8 +31,8 @@ func (tx *Tx) AddDelivery(ctx context.Context, target, id string, at time.Time) 
 func (tx *Tx) AddWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.Time) (fleet.WorkflowJob, bool, error) {
 	tag, err := tx.tx.Exec(ctx, `
 		INSERT INTO muster.workflow_job (target, workflow_job_id, run_id, run_attempt, repository, labels, state,
-			runner_id, runner_name, queued_at, started_at, completed_at, conclusion, changed_at)
-		VALUES (muster.current_target($1), $2, $3, $4, $5, coalesce($6::text[], '{}'), $7, $8, $9, $10, $11, $12, $13, $14)
+			runner_id, runner_name, queued_at, started_at, completed_at, conclusion, runners, changed_at)
+		VALUES (muster.current_target($1), $2, $3, $4, $5, coalesce($6::text[], '{}'), $7, $8, $9, $10, $11, $12, $13, $14, $15)
 		ON CONFLICT DO NOTHING`, append(workflowJobValues(j), at)...)
 	if err != nil {
 		return j, false, fmt.Errorf("store workflow job %d of %s: %w", j.ID, j.Target, translate(err))
@@ -56,15 +56,18 @@ func (tx *Tx) AddWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.T
 }
 
 const workflowJobColumns = `run_id, run_attempt, repository, labels, state, runner_id, runner_name, queued_at, started_at,
-	completed_at, conclusion`
+	completed_at, conclusion, runners`
 
 // scanWorkflowJob reads workflowJobColumns into a job, and what stands before
 // them.
 func scanWorkflowJob(row pgx.Row, j *fleet.WorkflowJob, before ...any) error {
 	var queued, started, completed *time.Time
 	err := row.Scan(append(before, &j.RunID, &j.RunAttempt, &j.Repository, &j.Labels, &j.State,
-		&j.RunnerID, &j.RunnerName, &queued, &started, &completed, &j.Conclusion)...)
+		&j.RunnerID, &j.RunnerName, &queued, &started, &completed, &j.Conclusion, &j.Runners)...)
 	j.QueuedAt, j.StartedAt, j.CompletedAt = utc(queued), utc(started), utc(completed)
+	if len(j.Runners) == 0 {
+		j.Runners = nil
+	}
 	return err
 }
 
@@ -74,7 +77,7 @@ func (tx *Tx) SaveWorkflowJob(ctx context.Context, j fleet.WorkflowJob, at time.
 		UPDATE muster.workflow_job
 		SET run_id = $3, run_attempt = $4, repository = $5, labels = coalesce($6::text[], '{}'), state = $7,
 			runner_id = $8, runner_name = $9, queued_at = $10, started_at = $11, completed_at = $12, conclusion = $13,
-			changed_at = $14
+			runners = $14, changed_at = $15
 		WHERE target = muster.current_target($1) AND workflow_job_id = $2`, append(workflowJobValues(j), at)...)
 	if err != nil {
 		return fmt.Errorf("store workflow job %d of %s: %w", j.ID, j.Target, translate(err))
@@ -95,8 +98,12 @@ func (tx *Tx) ForgetWorkflowJob(ctx context.Context, target string, id int64) (b
 }
 
 func workflowJobValues(j fleet.WorkflowJob) []any {
+	runners := j.Runners
+	if runners == nil {
+		runners = []fleet.JobRunner{}
+	}
 	return []any{j.Target, j.ID, j.RunID, j.RunAttempt, j.Repository, j.Labels, string(j.State), j.RunnerID, j.RunnerName,
-		orNull(j.QueuedAt), orNull(j.StartedAt), orNull(j.CompletedAt), j.Conclusion}
+		orNull(j.QueuedAt), orNull(j.StartedAt), orNull(j.CompletedAt), j.Conclusion, runners}
 }
 
 // SaveHeartbeats stores heartbeats, however many, in three statements. One

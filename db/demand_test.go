@@ -16,6 +16,10 @@ func workflowJob(id int64) fleet.WorkflowJob {
 	return fleet.WorkflowJob{
 		Target: "acme", ID: id, RunID: 7, RunAttempt: 2, Repository: "acme/widgets", Labels: []string{"linux", "self-hosted"},
 		State: fleet.WorkflowJobInProgress, RunnerID: 3, RunnerName: "build-03", QueuedAt: t0, StartedAt: t0.Add(time.Minute),
+		Runners: []fleet.JobRunner{
+			{ID: 2, Name: "build-02", State: fleet.WorkflowJobInProgress, StartedAt: t0},
+			{ID: 3, Name: "build-03", State: fleet.WorkflowJobInProgress, StartedAt: t0.Add(time.Minute)},
+		},
 	}
 }
 

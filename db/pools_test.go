@@ -209,6 +209,9 @@ func TestOpenJobsAreThoseThatGitHubHasNotEnded(t *testing.T) {
 			job(8, fleet.WorkflowJobQueued, t0.Add(time.Minute), 0),
 			job(9, fleet.WorkflowJobQueued, t0, 0), job(10, fleet.WorkflowJobQueued, t0, 0), job(11, fleet.WorkflowJobQueued, t0, 0),
 			job(12, fleet.WorkflowJobInProgress, t0, 3), // on a machine of GitHub's with that id
+			job(13, fleet.WorkflowJobQueued, now.Add(2*time.Hour), 0),
+			job(14, fleet.WorkflowJobQueued, now.Add(-3*365*24*time.Hour), 0),
+			job(15, fleet.WorkflowJobInProgress, now.Add(10*365*24*time.Hour), 3),
 		} {
 			switch j.ID {
 			case 12:
@@ -221,8 +224,11 @@ func TestOpenJobsAreThoseThatGitHubHasNotEnded(t *testing.T) {
 				j.Labels, j.Repository = nil, "acme/bones"
 			}
 			heard := t0
-			if j.ID == 2 {
+			switch j.ID {
+			case 2:
 				heard = now.Add(-24 * time.Hour)
+			case 4, 15: // whatever the date, it was last heard of too long ago
+				heard = now.Add(-5 * 24 * time.Hour)
 			}
 			if _, _, err := tx.AddWorkflowJob(w.ctx, j, heard); err != nil {
 				return err

@@ -13,12 +13,13 @@ import (
 // removalQuery reads what is known about why runners are gone. $3 is when one
 // was found gone whose row does not say so yet. Each witness is looked up by an
 // index for each runner, of which there are as many as went. A workflow job that has
-// the runner's id and another's name is another's: see witnesses.
+// the runner's id and another's name is another's: see witnesses. Names have to be
+// the very same here: a runner that went for a known reason raises no alarm.
 const removalQuery = `
 	SELECT r.runner_id, r.name, coalesce(r.ephemeral, false), r.status = 'offline', gone.at, seen.at,
 		CASE WHEN r.status = 'online' THEN seen.at ELSE coalesce(r.last_online_at, r.first_seen_at) END,
 		CASE WHEN r.busy THEN seen.at ELSE r.last_busy_at END,
-		coalesce(open.workflow_job_id, 0), open.began_at, done.at, left_with.issued_at, left_with.expires_at, stopped.at,
+		coalesce(open.workflow_job_id, 0), open.began_at, open.heard_at, done.at, left_with.issued_at, left_with.expires_at, stopped.at,
 		coalesce(t.capabilities->>'server_version', '')
 	FROM muster.runner r
 	JOIN muster.target t ON t.name = r.target
@@ -30,17 +31,17 @@ const removalQuery = `
 			THEN greatest(r.seen_at, t.last_complete_sync_at) ELSE r.seen_at END AS at
 	) seen
 	LEFT JOIN LATERAL (
-		SELECT workflow_job_id, coalesce(started_at, changed_at) AS began_at
+		SELECT workflow_job_id, least(coalesce(started_at, changed_at), changed_at) AS began_at, changed_at AS heard_at
 		FROM muster.workflow_job
-		WHERE target = r.target AND runner_id = r.runner_id AND runner_id <> 0 AND lower(runner_name) IN ('', lower(r.name))
+		WHERE target = r.target AND runner_id = r.runner_id AND runner_id <> 0 AND runner_name IN ('', r.name)
 			AND state = 'in_progress'
-		ORDER BY began_at DESC
+		ORDER BY changed_at DESC
 		LIMIT 1
 	) open ON true
 	LEFT JOIN LATERAL (
 		SELECT max(completed_at) AS at
 		FROM muster.workflow_job
-		WHERE target = r.target AND runner_id = r.runner_id AND runner_id <> 0 AND lower(runner_name) IN ('', lower(r.name))
+		WHERE target = r.target AND runner_id = r.runner_id AND runner_id <> 0 AND runner_name IN ('', r.name)
 			AND state = 'completed'
 	) done ON true
 	LEFT JOIN LATERAL (
@@ -59,11 +60,11 @@ const removalQuery = `
 
 func scanRemoval(row pgx.CollectableRow) (fleet.Removal, error) {
 	var r fleet.Removal
-	var busy, began, done, token, until, stopped *time.Time
+	var busy, began, heard, done, token, until, stopped *time.Time
 	err := row.Scan(&r.RunnerID, &r.Name, &r.Ephemeral, &r.Offline, &r.At, &r.LastSeenAt, &r.LastThereAt, &busy,
-		&r.Work.OpenJob, &began, &done, &token, &until, &stopped, &r.ServerVersion)
+		&r.Work.OpenJob, &began, &heard, &done, &token, &until, &stopped, &r.ServerVersion)
 	r.At, r.LastSeenAt, r.LastThereAt, r.LastBusyAt = r.At.UTC(), r.LastSeenAt.UTC(), r.LastThereAt.UTC(), utc(busy)
-	r.Work.OpenSince, r.Work.LastDoneAt = utc(began), utc(done)
+	r.Work.OpenSince, r.Work.HeardAt, r.Work.LastDoneAt = utc(began), utc(heard), utc(done)
 	r.TokenAt, r.TokenUntil, r.StoppedAt = utc(token), utc(until), utc(stopped)
 	return r, err
 }

@@ -28,8 +28,9 @@ const observedColumns = `
 	coalesce(t.complete_syncs - r.offline_from_sync + 1, 0),
 	coalesce(extract(epoch FROM t.last_complete_sync_at - r.offline_from_at), 0)::double precision,
 	spared.at,
-	coalesce(CASE WHEN named.began_at > open.began_at THEN named.workflow_job_id ELSE open.workflow_job_id END, named.workflow_job_id, 0),
-	greatest(open.began_at, named.began_at), done.at,
+	coalesce(CASE WHEN named.heard_at > open.heard_at THEN named.workflow_job_id ELSE open.workflow_job_id END, named.workflow_job_id, 0),
+	coalesce(CASE WHEN named.heard_at > open.heard_at THEN named.began_at ELSE open.began_at END, named.began_at),
+	greatest(open.heard_at, named.heard_at), done.at,
 	coalesce(own.host, ''), own.seen_at, coalesce(own.stopped, false),
 	coalesce(CASE WHEN says.first <> coalesce(r.host, r.name) THEN says.first WHEN says.last <> coalesce(r.host, r.name) THEN says.last END, ''),
 	says.busy_at, says.idle_at, tokens.at,
@@ -41,8 +42,8 @@ const observedColumns = `
 // host does not let its runner go.
 var (
 	observedFrom = observedBase + witnesses("")
-	observedOne  = observedBase + witnesses(` AND j.runner_name = (
-			SELECT name FROM muster.runner WHERE target = $1 AND runner_id = $2)`)
+	observedOne  = observedBase + witnesses(` AND lower(j.runner_name) = (
+			SELECT lower(name) FROM muster.runner WHERE target = $1 AND runner_id = $2)`)
 )
 
 const observedBase = `
@@ -60,7 +61,7 @@ const observedBase = `
 func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	var o fleet.Observed
 	var offline, online, busy, removed, missing, spared *time.Time
-	var began, done, seen, atWork, idle, token, held, until *time.Time
+	var began, heard, done, seen, atWork, idle, token, held, until *time.Time
 	var reason, by *string
 	var own fleet.HostClaim
 	var ephemeral *bool
@@ -69,7 +70,7 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	err := row.Scan(&o.Target, &o.ID, &o.Name, &o.OS, &o.Status, &o.Busy, &o.Labels, &o.Group, &ephemeral, &o.Version, &o.Unreadable,
 		&o.Host, &o.Pool, &o.FirstSeenAt, &o.LastSeenAt, &o.StatusSince, &offline, &online, &busy,
 		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span, &spared,
-		&o.Work.OpenJob, &began, &done, &own.Host, &seen, &own.Stopped, &o.HostSays.Stranger, &atWork, &idle, &token,
+		&o.Work.OpenJob, &began, &heard, &done, &own.Host, &seen, &own.Stopped, &o.HostSays.Stranger, &atWork, &idle, &token,
 		&reason, &by, &held, &until)
 	if err != nil {
 		return o, err
@@ -78,7 +79,7 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	o.FirstSeenAt, o.LastSeenAt, o.StatusSince = o.FirstSeenAt.UTC(), o.LastSeenAt.UTC(), o.StatusSince.UTC()
 	o.OfflineSince, o.LastOnlineAt, o.LastBusyAt = utc(offline), utc(online), utc(busy)
 	o.RemovedAt, o.MissingSince, o.SparedAt = utc(removed), utc(missing), utc(spared)
-	o.Work.OpenSince, o.Work.LastDoneAt = utc(began), utc(done)
+	o.Work.OpenSince, o.Work.HeardAt, o.Work.LastDoneAt = utc(began), utc(heard), utc(done)
 	own.SeenAt, o.HostSays.TokenAt = utc(seen), utc(token)
 	if o.Host != "" {
 		o.HostSays.Name, o.HostSays.SeenAt, o.HostSays.Stopped = own.Host, own.SeenAt, own.Stopped

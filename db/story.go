@@ -65,9 +65,10 @@ const storyQuery = `
 		ORDER BY t.at DESC
 		LIMIT $3
 	) UNION ALL (
-		SELECT t.at, 'workflow_job', t.what, j.repository, '', j.workflow_job_id::text, ''
-		FROM muster.workflow_job j
-		CROSS JOIN LATERAL (VALUES (j.started_at, 'began'), (j.completed_at, coalesce(nullif(j.conclusion, ''), 'unknown'))) t (at, what)
+		SELECT DISTINCT t.at, 'workflow_job', t.what, w.repository, '', j.workflow_job_id::text, ''
+		FROM muster.job_runner j
+		JOIN muster.workflow_job w USING (target, workflow_job_id)
+		CROSS JOIN LATERAL (VALUES (j.started_at, 'began'), (j.completed_at, coalesce(nullif(w.conclusion, ''), 'unknown'))) t (at, what)
 		WHERE j.target = $1 AND j.runner_id = $2 AND j.runner_id <> 0 AND t.at IS NOT NULL AND EXISTS (` + runnerOfJob + `)
 		ORDER BY t.at DESC
 		LIMIT $3

@@ -36,16 +36,21 @@ type LabelSet struct {
 const censusQuery = `
 	WITH working AS (
 		SELECT DISTINCT j.runner_id
-		FROM muster.workflow_job j
-		WHERE j.target = $1 AND j.state = 'in_progress' AND j.runner_id <> 0 AND coalesce(j.started_at, j.changed_at) > $3
+		FROM muster.job_runner j
+		WHERE j.target = $1 AND j.state = 'in_progress' AND j.runner_id <> 0 AND j.changed_at > $3
 			AND EXISTS (` + runnerOfJob + `)
+	), named AS (
+		SELECT DISTINCT lower(j.runner_name) AS name
+		FROM muster.job_runner j
+		WHERE j.target = $1 AND j.state = 'in_progress' AND j.runner_name <> '' AND j.changed_at > $3
+			AND NOT EXISTS (` + runnerOfJob + `)
 	), leased AS (
 		SELECT DISTINCT runner_id
 		FROM muster.lease
 		WHERE target = $1 AND state IN ('requested', 'claimed', 'registered') AND runner_id IS NOT NULL
 	), live AS (
 		SELECT r.labels, r.runner_group, coalesce(r.pool, '') AS pool, r.status = 'online' AS online, r.first_seen_at, r.last_online_at, r.status_since,
-			r.busy OR w.runner_id IS NOT NULL AS busy, l.runner_id IS NOT NULL AS leased, a.runner_id IS NOT NULL AS deleting,
+			r.busy OR w.runner_id IS NOT NULL OR n.name IS NOT NULL AS busy, l.runner_id IS NOT NULL AS leased, a.runner_id IS NOT NULL AS deleting,
 			r.ephemeral IS TRUE AND EXISTS (
 				SELECT FROM muster.workflow_job j
 				WHERE j.target = r.target AND j.runner_id = r.runner_id AND j.runner_id <> 0 AND j.state = 'completed'
@@ -53,6 +58,7 @@ const censusQuery = `
 		FROM muster.runner r
 		LEFT JOIN muster.action a ON a.target = r.target AND a.runner_id = r.runner_id AND a.state = 'intended'
 		LEFT JOIN working w ON w.runner_id = r.runner_id
+		LEFT JOIN named n ON n.name = lower(r.name)
 		LEFT JOIN leased l ON l.runner_id = r.runner_id
 		WHERE r.target = $1 AND r.removed_at IS NULL
 	)
@@ -114,9 +120,14 @@ type OpenJobs struct {
 
 // mostQueued is how long GitHub lets a job wait for a self-hosted runner until
 // it ends the job by itself. What is older is over, whatever event was lost; so
-// is what runs for longer than fleet.LongestWorkflowJob. A job that waited for an
-// approval was made long before it was queued, so that it also counts when it was
-// heard to be.
+// is what was heard to run longer ago than fleet.LongestWorkflowJob. A job that
+// waited for an approval was made long before it was queued, so that what counts
+// is when it was last heard of.
+//
+// A date tells that somebody's clock was wrong where it lies in the future, or
+// before the time for which GitHub keeps a run: such a job waits for nobody (issue
+// 10). What its date is compared with is when it was heard of, which a step of
+// Postgres's clock does not change.
 // https://docs.github.com/en/actions/reference/limits
 const mostQueued = 24 * time.Hour
 
@@ -126,8 +137,9 @@ const openJobQuery = `
 	LEFT JOIN muster.runner r ON j.runner_id <> 0 AND r.target = j.target AND r.runner_id = j.runner_id
 		AND lower(j.runner_name) IN ('', lower(r.name))
 	WHERE j.target = $1 AND (
-		j.state = 'queued' AND greatest(j.queued_at, j.changed_at) > $2
-		OR j.state = 'in_progress' AND coalesce(j.started_at, j.changed_at) > $3)
+		j.state = 'queued' AND j.changed_at > $2
+			AND coalesce(j.queued_at, j.changed_at) BETWEEN j.changed_at - interval '35 days' AND j.changed_at + interval '1 hour'
+		OR j.state = 'in_progress' AND j.changed_at > $3)
 	GROUP BY j.state, j.labels, r.labels, r.pool, j.repository
 	ORDER BY j.state, j.labels, r.labels, 4, 7`
 

@@ -22,6 +22,16 @@ func TestWhenARunnerLastWorked(t *testing.T) {
 		{"by its id and name", []fleet.WorkflowJob{{RunnerID: 1, RunnerName: "R1", CompletedAt: at(9)}}, at(9)},
 		{"by its id alone", []fleet.WorkflowJob{{RunnerID: 1, CompletedAt: at(9)}}, at(9)},
 		{"by its name alone", []fleet.WorkflowJob{{RunnerName: "r1", CompletedAt: at(9)}}, at(9)},
+		{"by its name in another case", []fleet.WorkflowJob{{RunnerName: "R1", CompletedAt: at(9)}}, at(9)},
+		{"before it moved to another runner", []fleet.WorkflowJob{{
+			RunnerID: 41, RunnerName: "r41", CompletedAt: at(9), Runners: []fleet.JobRunner{{ID: 1, Name: "R1"}, {ID: 41, Name: "r41"}},
+		}}, at(9)},
+		{"before it moved, by its id alone", []fleet.WorkflowJob{{
+			RunnerID: 41, RunnerName: "r41", CompletedAt: at(9), Runners: []fleet.JobRunner{{ID: 1}, {ID: 41, Name: "r41"}},
+		}}, at(9)},
+		{"moved between others", []fleet.WorkflowJob{{
+			RunnerID: 41, RunnerName: "r41", CompletedAt: at(9), Runners: []fleet.JobRunner{{ID: 2, Name: "r2"}, {ID: 41, Name: "r41"}},
+		}}, time.Time{}},
 		{"by its name, under an id of another scope", []fleet.WorkflowJob{{RunnerID: 41, RunnerName: "r1", CompletedAt: at(9)}}, at(9)},
 		{"the newest, which has no id", []fleet.WorkflowJob{
 			{RunnerID: 1, RunnerName: "r1", CompletedAt: at(5)}, {RunnerName: "r1", CompletedAt: at(9)}, {RunnerName: "r1", CompletedAt: at(7)},

@@ -20,14 +20,20 @@ const BootTime = 10 * time.Minute
 // Work is what workflow jobs say of a runner.
 type Work struct {
 	OpenJob    int64     // id of the newest one that is in progress on it; 0: none
-	OpenSince  time.Time // when that one began
+	OpenSince  time.Time // when that one began, by the clock of its server
+	HeardAt    time.Time // when an event last told something new of that one; zero: OpenSince counts alone
 	LastDoneAt time.Time // when the newest that is completed ended
 }
 
 // Open reports whether a workflow job runs on the runner, as far as its events
-// tell.
+// tell. The date that a server gives may be wrong by years, so the job also counts
+// for as long as a job may last after it was last heard of (issue 10).
 func (w Work) Open(now time.Time) bool {
-	return w.OpenJob != 0 && now.Sub(w.OpenSince) <= LongestWorkflowJob
+	newest := w.OpenSince
+	if w.HeardAt.After(newest) {
+		newest = w.HeardAt
+	}
+	return w.OpenJob != 0 && now.Sub(newest) <= LongestWorkflowJob
 }
 
 // HostClaim is a host that lists a runner in its heartbeat, and how it fares

@@ -16,19 +16,33 @@ const (
 // values mean "not told"; a re-run is another workflow job, with an id of its
 // own.
 type WorkflowJob struct {
-	Target      string
-	ID          int64
-	RunID       int64
-	RunAttempt  int
-	Repository  string   // OWNER/REPO
-	Labels      []string // that it asks for: lower case, sorted, without repeats
-	State       WorkflowJobState
-	RunnerID    int64  // told from in_progress on
-	RunnerName  string // likewise
+	Target     string
+	ID         int64
+	RunID      int64
+	RunAttempt int
+	Repository string   // OWNER/REPO
+	Labels     []string // that it asks for: lower case, sorted, without repeats
+	State      WorkflowJobState
+	RunnerID   int64  // told from in_progress on
+	RunnerName string // likewise
+	// Runners are all that its events named, in no particular order. GitHub may
+	// give a job to one runner and then to another; RunnerID and RunnerName are
+	// those of the newest.
+	Runners     []JobRunner
 	QueuedAt    time.Time
 	StartedAt   time.Time // on the runner
 	CompletedAt time.Time
 	Conclusion  string // success, failure, cancelled, skipped…
+}
+
+// JobRunner is a runner that an event named for a workflow job: by its id, by its
+// name, or by both.
+type JobRunner struct {
+	ID   int64  `json:"id,omitempty"`   // 0: not told
+	Name string `json:"name,omitempty"` // empty: not told
+	// State and StartedAt are those of the newest event that named it.
+	State     WorkflowJobState `json:"state,omitempty"`
+	StartedAt time.Time        `json:"started_at,omitzero"`
 }
 
 // Delivery is one webhook request as it came.

@@ -202,7 +202,7 @@ func (p *part) learn(ctx context.Context, told map[int64]fleet.WorkflowJob) erro
 	for _, id := range ids {
 		j := told[id]
 		j.Target = p.target.Name
-		if have, ok := known[id]; j.State == "" || ok && same(have, Fold(have, j)) {
+		if have, ok := known[id]; j.State == "" || ok && same(have, Fold(have, believable(j, now))) {
 			continue
 		}
 		// One transaction each: a job may concern its runner, and syncs lock

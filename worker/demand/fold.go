@@ -30,7 +30,7 @@ func rank(s fleet.WorkflowJobState) int {
 // Both are of the same target and id. GitHub promises no order, repeats some
 // events and loses others, so nothing is ever taken back: the state only rises,
 // and each field is the greatest of the values told, by an order in which "not
-// told" is the least. So the same events come to the same job, in whatever
+// told" is the least. Every runner that was named stays named. So the same events come to the same job, in whatever
 // order and however often each of them is heard.
 func Fold(known, told fleet.WorkflowJob) fleet.WorkflowJob {
 	next := known
@@ -43,10 +43,11 @@ func Fold(known, told fleet.WorkflowJob) fleet.WorkflowJob {
 	if cmp.Or(cmp.Compare(len(told.Labels), len(known.Labels)), slices.Compare(told.Labels, known.Labels)) > 0 {
 		next.Labels = told.Labels
 	}
-	// One runner, not the id of one with the name of another. Ids count up: of
-	// two, the one registered later has the job.
-	if cmp.Or(cmp.Compare(told.RunnerID, known.RunnerID), cmp.Compare(told.RunnerName, known.RunnerName)) > 0 {
-		next.RunnerID, next.RunnerName = told.RunnerID, told.RunnerName
+	next.Runners = mergeRunners(namedRunners(known), namedRunners(told))
+	if len(next.Runners) > 0 {
+		newest := slices.MaxFunc(next.Runners, compareRunners)
+		next.RunnerID = newest.ID
+		next.RunnerName = newest.Name
 	}
 	next.QueuedAt = earliest(known.QueuedAt, told.QueuedAt)
 	next.StartedAt = earliest(known.StartedAt, told.StartedAt)
@@ -56,6 +57,35 @@ func Fold(known, told fleet.WorkflowJob) fleet.WorkflowJob {
 	}
 	next.Conclusion = max(known.Conclusion, told.Conclusion)
 	return next
+}
+
+// namedRunners gives the runners that events named for a job. An event names one
+// and lists none; a job that was stored before the list was kept does likewise.
+func namedRunners(j fleet.WorkflowJob) []fleet.JobRunner {
+	own := fleet.JobRunner{ID: j.RunnerID, Name: j.RunnerName, State: j.State, StartedAt: j.StartedAt}
+	isOwn := func(r fleet.JobRunner) bool { return r.ID == own.ID && r.Name == own.Name }
+	if own.ID == 0 && own.Name == "" || slices.ContainsFunc(j.Runners, isOwn) {
+		return j.Runners
+	}
+	return append(slices.Clone(j.Runners), own)
+}
+
+// mergeRunners gives every runner of both lists once, by id and name, with what
+// the newest event told of it.
+func mergeRunners(a, b []fleet.JobRunner) []fleet.JobRunner {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, func(x, y fleet.JobRunner) int {
+		return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.Name, y.Name), compareRunners(y, x))
+	})
+	return slices.CompactFunc(all, func(x, y fleet.JobRunner) bool { return x.ID == y.ID && x.Name == y.Name })
+}
+
+// compareRunners orders runners of one job by which of them has it: the end of
+// the job names the one that had it last, and of two beginnings the later counts.
+// Ids count up: where the times are the same, the runner registered later has it.
+func compareRunners(a, b fleet.JobRunner) int {
+	return cmp.Or(cmp.Compare(rank(a.State), rank(b.State)), a.StartedAt.Compare(b.StartedAt),
+		cmp.Compare(a.ID, b.ID), cmp.Compare(a.Name, b.Name), cmp.Compare(a.State, b.State))
 }
 
 // earliest is the earlier of two times, of which the zero one does not count.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -32,9 +33,12 @@ func told() []fleet.WorkflowJob {
 	return []fleet.WorkflowJob{waiting, queued, running, done}
 }
 
+// butRunners leaves out the list of runners, which has a test of its own.
+var butRunners = cmpopts.IgnoreFields(fleet.WorkflowJob{}, "Runners")
+
 func fold(events []fleet.WorkflowJob) fleet.WorkflowJob {
-	job := events[0]
-	for _, e := range events[1:] {
+	job := fleet.WorkflowJob{Target: events[0].Target, ID: events[0].ID}
+	for _, e := range events {
 		job = demand.Fold(job, e)
 	}
 	return job
@@ -43,7 +47,7 @@ func fold(events []fleet.WorkflowJob) fleet.WorkflowJob {
 func TestFoldFollowsAJobToItsEnd(t *testing.T) {
 	t.Parallel()
 	for i, want := range told() {
-		if diff := cmp.Diff(want, fold(told()[:i+1])); diff != "" {
+		if diff := cmp.Diff(want, fold(told()[:i+1]), butRunners); diff != "" {
 			t.Errorf("after %s (-want +got):\n%s", want.State, diff)
 		}
 	}
@@ -82,8 +86,45 @@ func TestFold(t *testing.T) {
 		{"labels are not taken back", queued, with(done, func(j *fleet.WorkflowJob) { j.Labels = nil }), done},
 		{"a state that nobody knows", queued, with(bare, func(j *fleet.WorkflowJob) { j.State = "pending" }), queued},
 	} {
-		if diff := cmp.Diff(tt.want, demand.Fold(tt.known, tt.told)); diff != "" {
+		if diff := cmp.Diff(tt.want, demand.Fold(tt.known, tt.told), butRunners); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+// A job that moves counts for every runner that was named, and is on the one that
+// was named last, whatever its id and whatever comes first.
+func TestFoldKeepsEveryRunnerOfAJobThatMoves(t *testing.T) {
+	t.Parallel()
+	second := told()[2]
+	second.RunnerID, second.RunnerName = 2, "build-02"
+	first := second
+	first.RunnerID, first.RunnerName, first.StartedAt = 1, "build-01", second.StartedAt.Add(time.Minute)
+	ended := told()[3]
+	ended.RunnerID, ended.RunnerName = 2, "build-02"
+	for _, tt := range []struct {
+		name   string
+		events []fleet.WorkflowJob
+		on     string
+		named  []string
+	}{
+		{"to a lower id", []fleet.WorkflowJob{second, first}, "build-01", []string{"build-01", "build-02"}},
+		{"told in the other order", []fleet.WorkflowJob{first, second}, "build-01", []string{"build-01", "build-02"}},
+		{"told twice", []fleet.WorkflowJob{second, first, second}, "build-01", []string{"build-01", "build-02"}},
+		{"and back, by its end", []fleet.WorkflowJob{second, first, ended}, "build-02", []string{"build-01", "build-02"}},
+		{"told after its end", []fleet.WorkflowJob{ended, first}, "build-02", []string{"build-01", "build-02"}},
+		{"from a job that was stored without a list", []fleet.WorkflowJob{first}, "build-01", []string{"build-01", "build-02"}},
+	} {
+		got := fold(tt.events)
+		if len(tt.events) == 1 {
+			got = demand.Fold(second, first)
+		}
+		var named []string
+		for _, r := range got.Runners {
+			named = append(named, r.Name)
+		}
+		if diff := cmp.Diff(tt.named, named); diff != "" || got.RunnerName != tt.on {
+			t.Errorf("%s: on %s, want %s; named (-want +got):\n%s", tt.name, got.RunnerName, tt.on, diff)
 		}
 	}
 }
@@ -147,7 +188,7 @@ func TestFoldAfterLosses(t *testing.T) {
 			return
 		}
 		want := kept[len(kept)-1]
-		if diff := cmp.Diff(want, fold(rapid.Permutation(kept).Draw(t, "heard"))); diff != "" {
+		if diff := cmp.Diff(want, fold(rapid.Permutation(kept).Draw(t, "heard")), butRunners); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
 	})

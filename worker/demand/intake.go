@@ -215,6 +215,7 @@ func (i *Intake) foldOne(ctx context.Context, tx *db.Tx, delivery string, told f
 // add adds what is told of a workflow job to what is known of it. It reports
 // whether that was news.
 func (i *Intake) add(ctx context.Context, tx *db.Tx, told fleet.WorkflowJob, now time.Time) (bool, error) {
+	told = Fold(fleet.WorkflowJob{Target: told.Target, ID: told.ID}, believable(told, now))
 	known, added, err := tx.AddWorkflowJob(ctx, told, now)
 	if err != nil {
 		return false, err
@@ -232,6 +233,29 @@ func (i *Intake) add(ctx context.Context, tx *db.Tx, told fleet.WorkflowJob, now
 		return false, err
 	}
 	return true, explain(ctx, tx, next, now)
+}
+
+const (
+	// clockDifference is by how much the clock of a server may be ahead.
+	clockDifference = time.Hour
+	// longestRun is how long GitHub lets a run last, with its waiting for
+	// approvals.
+	// https://docs.github.com/en/actions/reference/limits
+	longestRun = 35 * 24 * time.Hour
+)
+
+// believable is what was told of a workflow job, without an end at a time that
+// cannot be: in the future a runner would seem to have worked until then, and
+// years ago it would seem idle since. The end counts from now then. Other dates
+// stay as they were told, since nothing but a display rests on them alone.
+func believable(told fleet.WorkflowJob, now time.Time) fleet.WorkflowJob {
+	if told.CompletedAt.IsZero() {
+		return told
+	}
+	if told.CompletedAt.After(now.Add(clockDifference)) || told.CompletedAt.Before(now.Add(-longestRun)) {
+		told.CompletedAt = now
+	}
+	return told
 }
 
 // mostWoken is how many pools an event has decided on at once. Which of them its
@@ -284,7 +308,11 @@ func explain(ctx context.Context, tx *db.Tx, j fleet.WorkflowJob, now time.Time)
 func same(a, b fleet.WorkflowJob) bool {
 	return slices.Equal(a.Labels, b.Labels) && a.State == b.State && a.RunID == b.RunID && a.RunAttempt == b.RunAttempt &&
 		a.Repository == b.Repository && a.RunnerID == b.RunnerID && a.RunnerName == b.RunnerName && a.Conclusion == b.Conclusion &&
-		a.QueuedAt.Equal(b.QueuedAt) && a.StartedAt.Equal(b.StartedAt) && a.CompletedAt.Equal(b.CompletedAt)
+		slices.EqualFunc(a.Runners, b.Runners, sameRunner) && a.QueuedAt.Equal(b.QueuedAt) && a.StartedAt.Equal(b.StartedAt) && a.CompletedAt.Equal(b.CompletedAt)
+}
+
+func sameRunner(a, b fleet.JobRunner) bool {
+	return a.ID == b.ID && a.Name == b.Name && a.State == b.State && a.StartedAt.Equal(b.StartedAt)
 }
 
 func validDeliveryID(id string) bool {

@@ -120,6 +120,71 @@ func TestAnEventWakesThePoolsThatItsJobMayWaitFor(t *testing.T) {
 	queued("gpu sync, linux sync")
 }
 
+// A runner would seem to have worked for years to come, or to have been idle for
+// years, were the date of an end believed whatever it is.
+func TestAnEndThatCannotBeCountsFromWhenItWasTold(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, told, want string }{
+		{"in the future", "2099-01-01T00:00:00Z", "2026-03-01 12:00:00+00"},
+		{"years ago", "2019-01-01T00:00:00Z", "2026-03-01 12:00:00+00"},
+		{"by a clock that is a little ahead", "2026-03-01T12:30:00Z", "2026-03-01 12:30:00+00"},
+		{"a week ago", "2026-02-22T12:00:00Z", "2026-02-22 12:00:00+00"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			text := strings.Replace(body(41, fleet.WorkflowJobCompleted), `"labels"`, `"completed_at":"`+tt.told+`","labels"`, 1)
+			if err := w.intake.Receive(t.Context(), delivery("d1", "workflow_job", text, "hook-canary-acme")); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{tt.want}, w.rows(`SELECT completed_at::text FROM api.workflow_jobs WHERE target = 'acme'`)); diff != "" {
+				t.Errorf("ended (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The reviewer's case of issue 10: in progress on runner 2, then on runner 1.
+func TestAJobThatMovesIsTheWorkOfBothRunners(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(`INSERT INTO muster.target (name, scope, api_url, first_used_at, max_observation_gap)
+		VALUES ('acme', 'org/acme', 'https://api.github.com', $1, '1h')`, t0)
+	w.exec(`INSERT INTO muster.runner (target, runner_id, name, os, status, busy, labels, runner_group, ephemeral, version, first_seen_at, seen_at, status_since, fingerprint)
+		SELECT 'acme', id, 'build-0' || id, 'linux', 'online', false, '{}', '', false, '', $1, $1, $1, 0 FROM generate_series(1, 2) AS id`, t0)
+	send := func(n, runner int, state fleet.WorkflowJobState, name string) {
+		t.Helper()
+		text := strings.Replace(body(41, state), `"runner_id":3,"runner_name":"build-03"`, fmt.Sprintf(`"runner_id":%d,"runner_name":%q`, runner, name), 1)
+		if err := w.intake.Receive(t.Context(), delivery(fmt.Sprint(n), "workflow_job", text, "hook-canary-acme")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() []bool {
+		t.Helper()
+		runners, err := w.db.LiveRunners(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []bool
+		for _, r := range runners {
+			all = append(all, r.Work.Open(t0))
+		}
+		return all
+	}
+	send(1, 2, fleet.WorkflowJobInProgress, "build-02")
+	if diff := cmp.Diff([]bool{false, true}, open()); diff != "" {
+		t.Errorf("on runner 2 (-want +got):\n%s", diff)
+	}
+	send(2, 1, fleet.WorkflowJobInProgress, "Build-01")
+	if diff := cmp.Diff([]bool{true, true}, open()); diff != "" {
+		t.Errorf("moved to runner 1 (-want +got):\n%s", diff)
+	}
+	send(3, 1, fleet.WorkflowJobCompleted, "build-01")
+	if diff := cmp.Diff([]bool{false, false}, open()); diff != "" {
+		t.Errorf("at its end (-want +got):\n%s", diff)
+	}
+}
+
 func TestADeliveryIsFoldedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

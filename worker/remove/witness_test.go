@@ -23,6 +23,20 @@ func (w *world) job(state string, runner int64, name string, ago time.Duration) 
 		state, runner, name, w.clock().Add(-ago))
 }
 
+// moved tells that a workflow job in progress was on one runner before it was on
+// another.
+func (w *world) moved(from, to string) {
+	w.Helper()
+	w.exec(`UPDATE muster.workflow_job SET runners = jsonb_build_array(jsonb_build_object('name', $1::text), jsonb_build_object('name', $2::text))`, from, to)
+}
+
+// dated changes when a workflow job began by its server's clock, which was heard
+// of so long ago.
+func (w *world) dated(began, heard time.Duration) {
+	w.Helper()
+	w.exec(`UPDATE muster.workflow_job SET started_at = $1, changed_at = $2`, w.clock().Add(-began), w.clock().Add(-heard))
+}
+
 // namesake is a runner that was registered under the same name, and is gone.
 func (w *world) namesake(id, other int64) {
 	w.Helper()
@@ -70,6 +84,19 @@ var witnesses = []struct {
 	{"a workflow job by the runner's name, under an id that nobody here has", func(w *world, id int64) {
 		w.job("in_progress", id+1, "r1", time.Minute)
 	}, "open_job"},
+	{"a workflow job by the runner's name in another case", func(w *world, _ int64) { w.job("in_progress", 0, "R1", time.Minute) }, "open_job"},
+	{"a workflow job that moved to another runner", func(w *world, id int64) {
+		w.job("in_progress", id+1, "r2", time.Minute)
+		w.moved("r1", "r2")
+	}, "open_job"},
+	{"a workflow job that moved, in another case", func(w *world, id int64) {
+		w.job("in_progress", id+1, "r2", time.Minute)
+		w.moved("R1", "r2")
+	}, "open_job"},
+	{"a workflow job dated years ago, heard of a minute ago", func(w *world, id int64) {
+		w.job("in_progress", id, "r1", time.Minute)
+		w.dated(3*365*24*time.Hour, time.Minute)
+	}, "open_job"},
 	{"a workflow job that began under a name that it had", func(w *world, id int64) {
 		w.exec(`INSERT INTO muster.runner_history (target, runner_id, name, at, change, before, after)
 			VALUES ('acme', $1, 'r1', $2, 'renamed', '{"name": "R0"}', '{"name": "r1"}')`, id, w.clock())
@@ -85,6 +112,7 @@ var witnesses = []struct {
 	}, "open_job"},
 	{"a host that says busy", func(w *world, _ int64) { w.beat("h1", "r1", "busy", 2*time.Minute) }, "host_busy"},
 	{"a host that says idle", func(w *world, _ int64) { w.beat("h1", "r1", "idle", 0) }, "host_alive"},
+	{"a host that says busy, in another case", func(w *world, _ int64) { w.beat("h1", "R1", "busy", 2*time.Minute) }, "host_busy"},
 	{"two hosts, of which one says busy", func(w *world, _ int64) {
 		w.beat("h1", "r1", "stopped", 0)
 		w.beat("h2", "r1", "busy", time.Minute)
@@ -94,6 +122,18 @@ var witnesses = []struct {
 	{"a registration of a moment ago", func(w *world, id int64) { w.newcomer(id, 9*time.Minute) }, "booting"},
 
 	{"a workflow job that lost its end", func(w *world, id int64) { w.job("in_progress", id, "r1", 121*time.Hour) }, ""},
+	{"a workflow job dated in the future that lost its end", func(w *world, id int64) {
+		w.job("in_progress", id, "r1", 121*time.Hour)
+		w.dated(-365*24*time.Hour, 121*time.Hour)
+	}, ""},
+	{"a workflow job that moved between others", func(w *world, id int64) {
+		w.job("in_progress", id+1, "r2", time.Minute)
+		w.moved("r3", "r2")
+	}, ""},
+	{"a workflow job that moved and is done", func(w *world, id int64) {
+		w.job("completed", id+1, "r2", time.Minute)
+		w.moved("r1", "r2")
+	}, ""},
 	{"a workflow job that is done", func(w *world, id int64) { w.job("completed", id, "r1", time.Minute) }, ""},
 	{"a workflow job on another runner", func(w *world, id int64) { w.job("in_progress", id+1, "r2", time.Minute) }, ""},
 	{"another runner's that had its name", func(w *world, id int64) {
