@@ -11,11 +11,14 @@ import (
 )
 
 // AddDelivery notes that a delivery has been folded in for a target, under the
-// name that the target has now. It reports
-// whether that is news; a repeat that runs at the same time waits for the end
-// of the other transaction.
+// name that the target has now, and that it is not refused any more. It reports
+// whether that is news; a repeat that runs at the same time waits for the end of
+// the other transaction.
 func (tx *Tx) AddDelivery(ctx context.Context, target, id string, at time.Time) (bool, error) {
 	tag, err := tx.tx.Exec(ctx, `
+		WITH made_good AS (
+			DELETE FROM muster.refused_delivery WHERE target = muster.current_target($1) AND delivery_id = $2
+		)
 		INSERT INTO muster.delivery (target, delivery_id, at)
 		VALUES (muster.current_target($1), $2, $3)
 		ON CONFLICT DO NOTHING`, target, id, at)

@@ -115,6 +115,14 @@ func (db *DB) Hearings(ctx context.Context) (map[string]Hearing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read how targets hear of workflow jobs: %w", translate(err))
 	}
+	refused, err := db.Refusals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name, h := range all {
+		h.Refused = refused[name]
+		all[name] = h
+	}
 	return all, nil
 }
 

@@ -29,6 +29,9 @@ type Reconciliation struct {
 	// GroupsFault why they are not known as of then; empty: they are.
 	GroupsAt    time.Time
 	GroupsFault string
+	// Refused is what was told of workflow jobs and not taken in, and is not made
+	// good yet, but for its reason.
+	Refused fleet.Refused
 }
 
 // ClaimReconciliation makes the next part of a target's comparison the
@@ -73,7 +76,7 @@ func (db *DB) Reconciliation(ctx context.Context, target string) (Reconciliation
 }
 
 func reconciliation(ctx context.Context, q querier, target string) (Reconciliation, error) {
-	rows, err := q.Query(ctx, `SELECT `+reconciliationColumns+` FROM muster.reconciliation WHERE target = $1`, target)
+	rows, err := q.Query(ctx, `SELECT `+reconciliationColumns+` FROM muster.reconciliation r WHERE r.target = $1`, target)
 	var r Reconciliation
 	if err == nil {
 		r, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Reconciliation, error) { return scanReconciliation(row) })
@@ -84,12 +87,16 @@ func reconciliation(ctx context.Context, q querier, target string) (Reconciliati
 	return r, nil
 }
 
-const reconciliationColumns = `began_at, listed_at, as_of, fault, groups_at, groups_fault`
+const reconciliationColumns = `r.began_at, r.listed_at, r.as_of, r.fault, r.groups_at, r.groups_fault,
+	(SELECT count(*) FROM muster.refused_delivery d WHERE d.target = r.target),
+	(SELECT min(at) FROM muster.refused_delivery d WHERE d.target = r.target),
+	(SELECT max(at) FROM muster.refused_delivery d WHERE d.target = r.target)`
 
 func scanReconciliation(row pgx.Row) (Reconciliation, error) {
 	var r Reconciliation
-	var began, listed, asOf, groups *time.Time
-	err := row.Scan(&began, &listed, &asOf, &r.Fault, &groups, &r.GroupsFault)
+	var began, listed, asOf, groups, since, until *time.Time
+	err := row.Scan(&began, &listed, &asOf, &r.Fault, &groups, &r.GroupsFault, &r.Refused.Deliveries, &since, &until)
+	r.Refused.Since, r.Refused.Until = utc(since), utc(until)
 	r.BeganAt, r.ListedAt, r.AsOf, r.GroupsAt = utc(began), utc(listed), utc(asOf), utc(groups)
 	return r, err
 }

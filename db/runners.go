@@ -34,7 +34,8 @@ const observedColumns = `
 	coalesce(own.host, ''), own.seen_at, coalesce(own.stopped, false),
 	coalesce(CASE WHEN says.first <> coalesce(r.host, r.name) THEN says.first WHEN says.last <> coalesce(r.host, r.name) THEN says.last END, ''),
 	says.busy_at, says.idle_at, tokens.at,
-	hold.reason, hold.by, hold.at, hold.until`
+	hold.reason, hold.by, hold.at, hold.until,
+	coalesce(refused.n, 0), refused.since, refused.until`
 
 // observedFrom joins what observedColumns need, and observedOne for the runner $2
 // of the target $1 alone. Only sparings since the newest complete sync tell more
@@ -56,11 +57,17 @@ const observedBase = `
 		WHERE a.state = 'spared' AND a.settled_at > n.last_complete_sync_at - interval '1 day'
 		GROUP BY a.target, a.runner_id
 	) spared ON spared.target = r.target AND spared.runner_id = r.runner_id
-	LEFT JOIN muster.hold hold ON hold.target = r.target AND hold.runner_id = r.runner_id`
+	LEFT JOIN muster.hold hold ON hold.target = r.target AND hold.runner_id = r.runner_id
+	LEFT JOIN (
+		SELECT target, count(*) AS n, min(at) AS since, max(at) AS until
+		FROM muster.refused_delivery
+		GROUP BY target
+	) refused ON refused.target = r.target`
 
 func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 	var o fleet.Observed
 	var offline, online, busy, removed, missing, spared *time.Time
+	var refusedSince, refusedUntil *time.Time
 	var began, heard, done, seen, atWork, idle, token, held, until *time.Time
 	var reason, by *string
 	var own fleet.HostClaim
@@ -71,7 +78,7 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 		&o.Host, &o.Pool, &o.FirstSeenAt, &o.LastSeenAt, &o.StatusSince, &offline, &online, &busy,
 		&removed, &o.RemovalCause, &missing, &us, &o.OfflineListings, &span, &spared,
 		&o.Work.OpenJob, &began, &heard, &done, &own.Host, &seen, &own.Stopped, &o.HostSays.Stranger, &atWork, &idle, &token,
-		&reason, &by, &held, &until)
+		&reason, &by, &held, &until, &o.Refused.Deliveries, &refusedSince, &refusedUntil)
 	if err != nil {
 		return o, err
 	}
@@ -87,6 +94,7 @@ func scanObserved(row pgx.CollectableRow) (fleet.Observed, error) {
 		o.Claim = own // a name alone proves nothing
 	}
 	o.HostSays.BusyAt, o.HostSays.IdleAt = utc(atWork), utc(idle)
+	o.Refused.Since, o.Refused.Until = utc(refusedSince), utc(refusedUntil)
 	o.Hold = fleet.Hold{Reason: text(reason), By: text(by), At: utc(held), Until: utc(until)}
 	o.OfflineFor = time.Duration(us) * time.Microsecond
 	o.OfflineSpan = time.Duration(span * float64(time.Second))

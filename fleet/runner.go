@@ -85,6 +85,7 @@ type Observed struct {
 	MissingSince time.Time
 
 	Work     Work       // what workflow jobs say of it
+	Refused  Refused    // what its target was told of workflow jobs and did not take in
 	HostSays HostReport // what hosts say of it
 	Hold     Hold
 	// Claim is what a host of the runner's very name says, where no token shows

@@ -36,6 +36,21 @@ func (w Work) Open(now time.Time) bool {
 	return w.OpenJob != 0 && now.Sub(newest) <= LongestWorkflowJob
 }
 
+// Refused is what was turned away of the deliveries that tell of a target's
+// workflow jobs, and is not made good yet. The zero value: nothing.
+type Refused struct {
+	Deliveries   int
+	Since, Until time.Time // when the first and the newest came
+	Reason       string    // of the newest
+}
+
+// Stands reports whether a workflow job may be at work that nobody here has heard
+// of for that reason. What was told longer ago than a job may last tells nothing
+// any more.
+func (r Refused) Stands(now time.Time) bool {
+	return r.Deliveries > 0 && now.Sub(r.Until) <= LongestWorkflowJob
+}
+
 // HostClaim is a host that lists a runner in its heartbeat, and how it fares
 // itself. The zero HostClaim says that none does.
 type HostClaim struct {

@@ -1,6 +1,9 @@
 package fleet
 
-import "time"
+import (
+	"io"
+	"time"
+)
 
 // WorkflowJobState is how far a workflow job has come, in GitHub's words.
 type WorkflowJobState string
@@ -56,4 +59,21 @@ type Delivery struct {
 	// them.
 	Hook   int64
 	HookOf string
+}
+
+// EventWorkflowJob is GitHub's name of the event that tells of workflow jobs.
+const EventWorkflowJob = "workflow_job"
+
+// TellsOfJobs reports whether the delivery says that it is of the one kind that
+// tells muster something.
+func (d Delivery) TellsOfJobs() bool { return d.Event == EventWorkflowJob }
+
+// SignatureCheck checks the signature of a delivery while its body is written to
+// it. It keeps nothing of the body.
+type SignatureCheck interface {
+	io.Writer
+	// Signers are the names of the targets whose secret signed what was written.
+	// fleet.ErrUnauthorized: nobody's did. Any other error says that this cannot be
+	// told now, with the names of the targets for which it cannot.
+	Signers() ([]string, error)
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"math"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ import (
 )
 
 // EventWorkflowJob is the event that tells of workflow jobs.
-const EventWorkflowJob = "workflow_job"
+const EventWorkflowJob = fleet.EventWorkflowJob
 
 const (
 	signaturePrefix = "sha256="
@@ -34,15 +35,38 @@ const (
 // signature, with SHA-1, is none, wherever it stands; an empty secret signs
 // nothing. (go-github v45 takes the former, and no secret for no check.)
 func Signed(body []byte, signature string, secret fleet.Secret) bool {
-	given, ok := strings.CutPrefix(signature, signaturePrefix)
-	sum, err := hex.DecodeString(given)
-	if !ok || err != nil || secret.IsZero() {
-		return false
-	}
-	mac := hmac.New(sha256.New, []byte(secret.Reveal()))
-	_, _ = mac.Write(body) // a hash takes everything
-	return hmac.Equal(mac.Sum(nil), sum)
+	s := NewSignature(signature, secret)
+	_, _ = s.Write(body) // a hash takes everything
+	return s.Holds()
 }
+
+// Signature is Signed for a body that comes in parts: each is written to it, and
+// none is kept. It is not safe for concurrent use.
+type Signature struct {
+	want []byte
+	mac  hash.Hash // nil: nothing can hold
+}
+
+// NewSignature begins to check a signature with a secret.
+func NewSignature(signature string, secret fleet.Secret) *Signature {
+	given, ok := strings.CutPrefix(signature, signaturePrefix)
+	want, err := hex.DecodeString(given)
+	if !ok || err != nil || secret.IsZero() {
+		return &Signature{}
+	}
+	return &Signature{want: want, mac: hmac.New(sha256.New, []byte(secret.Reveal()))}
+}
+
+// Write adds a part of the body. It never fails.
+func (s *Signature) Write(part []byte) (int, error) {
+	if s.mac == nil {
+		return len(part), nil
+	}
+	return s.mac.Write(part)
+}
+
+// Holds reports whether the signature is the secret's over what was written.
+func (s *Signature) Holds() bool { return s.mac != nil && hmac.Equal(s.mac.Sum(nil), s.want) }
 
 // WorkflowJobEvent is what a workflow_job event tells, and whose it is.
 type WorkflowJobEvent struct {

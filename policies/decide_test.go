@@ -108,6 +108,15 @@ func TestDeletionIsKeptByEachGuard(t *testing.T) {
 		{"a workflow job that lost its end", func(_ *policies.Input, r *fleet.Observed) {
 			r.Work = fleet.Work{OpenJob: 7, OpenSince: now.Add(-5*24*time.Hour - 1)}
 		}, "1 act matched"},
+		{"a workflow job with a date of years ago, heard of today", func(_ *policies.Input, r *fleet.Observed) {
+			r.Work = fleet.Work{OpenJob: 7, OpenSince: now.Add(-1000 * 24 * time.Hour), HeardAt: now.Add(-5 * 24 * time.Hour)}
+		}, "1 keep open_job"},
+		{"a delivery that was refused", func(_ *policies.Input, r *fleet.Observed) {
+			r.Refused = fleet.Refused{Deliveries: 1, Since: now.Add(-9 * 24 * time.Hour), Until: now.Add(-5 * 24 * time.Hour)}
+		}, "1 keep deliveries_refused"},
+		{"a delivery that was refused longer ago than a job may last", func(_ *policies.Input, r *fleet.Observed) {
+			r.Refused = fleet.Refused{Deliveries: 1, Since: now.Add(-9 * 24 * time.Hour), Until: now.Add(-5*24*time.Hour - 1)}
+		}, "1 act matched"},
 		{"only workflow jobs that are done", func(_ *policies.Input, r *fleet.Observed) { r.Work = fleet.Work{LastDoneAt: now} }, "1 act matched"},
 		{"its host says busy", says(fleet.HostRunnerBusy, 3*time.Minute-1), "1 keep host_busy"},
 		{"its host says idle", says(fleet.HostRunnerIdle, 0), "1 keep host_alive"},

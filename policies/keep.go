@@ -61,6 +61,7 @@ func (p *Policy) Objections(r *fleet.Observed, now time.Time) []string {
 		}
 	}
 	object(r.Work.Open(now), ReasonOpenJob)
+	object(r.Refused.Stands(now), ReasonRefused)
 	object(r.HostSays.Says(now) == fleet.HostRunnerBusy, ReasonHostBusy)
 	object(r.HostSays.Says(now) == fleet.HostRunnerIdle && !p.Drain, ReasonHostAlive)
 	object(r.Booting(now), ReasonBooting)
@@ -206,6 +207,10 @@ func (d *decider) testimony(e fleet.Evidence, r *fleet.Observed) {
 		putTime(e, "open_job_since", r.Work.OpenSince)
 	}
 	putTime(e, "last_job_done_at", r.Work.LastDoneAt)
+	if r.Refused.Stands(d.now) {
+		e["refused_deliveries"] = r.Refused.Deliveries
+		putTime(e, "refused_since", r.Refused.Since)
+	}
 	if state := r.HostSays.State(d.now); state != "" {
 		e["host_state"] = string(state)
 		putTime(e, "host_seen_at", r.HostSays.SeenAt)

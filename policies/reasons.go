@@ -49,6 +49,9 @@ const (
 	// ReasonOpenJob keeps a runner on which a workflow job is in progress, as
 	// GitHub's events tell, whatever its listings say.
 	ReasonOpenJob = "open_job"
+	// ReasonRefused keeps every runner of a target while a delivery that told of
+	// its workflow jobs was turned away: one may be at work on any of them.
+	ReasonRefused = "deliveries_refused"
 	// ReasonHostBusy and ReasonHostAlive keep a runner whose host said within
 	// the last three minutes that its program is at work, or waits for work.
 	ReasonHostBusy  = "host_busy"

@@ -99,6 +99,10 @@ var words = map[string]func(quotable) Words{
 		return Words{fmt.Sprintf("GitHub's events say that workflow job %s runs on it since %s", e.text("open_job"), e.text("open_job_since")),
 			"the event of the job's end has to come, or five days have to pass"}
 	},
+	ReasonRefused: func(e quotable) Words {
+		return Words{"deliveries of GitHub's webhook were refused" + e.has("refused_since", " since %s") + ", so a workflow job may run on it that muster has not heard of",
+			"GitHub has to deliver them again, or a comparison of workflow jobs has to come to its end: see muster doctor"}
+	},
 	ReasonHostBusy:  always("its host said within three minutes that it is at work", "its host has to say otherwise, or nothing for three minutes"),
 	ReasonHostAlive: always("its host said within three minutes that it waits for work", "its host has to say otherwise, or nothing for three minutes"),
 	ReasonBooting:   always("it was registered less than ten minutes ago with a token of muster's, and may be booting", "ten minutes have to pass"),

@@ -68,6 +68,12 @@ func TestWordsQuoteTheEvidence(t *testing.T) {
 			Needs: "the event of the job's end has to come, or five days have to pass",
 		}},
 		{func(_ *policies.Input, r *fleet.Observed) {
+			r.Refused = fleet.Refused{Deliveries: 2, Since: now.Add(-time.Hour), Until: now}
+		}, policies.ReasonRefused, policies.Words{
+			Says:  "deliveries of GitHub's webhook were refused since 2026-03-14T08:26:53Z, so a workflow job may run on it that muster has not heard of",
+			Needs: "GitHub has to deliver them again, or a comparison of workflow jobs has to come to its end: see muster doctor",
+		}},
+		{func(_ *policies.Input, r *fleet.Observed) {
 			r.Hold = fleet.Hold{Reason: "ticket 4711", By: "otto", At: now}
 		}, policies.ReasonHold, policies.Words{
 			Says: "otto holds it until it is lifted: ticket 4711", Needs: "the hold has to end, or be lifted with muster unhold",

@@ -16,6 +16,9 @@ const silenceWarn = 2 * time.Hour
 // somebody wants them.
 func (t *targetExam) judgeEvents(s *sheet, pools bool, h db.TargetHealth, r *recordExam) {
 	heard := r.hearings[t.Name]
+	if heard.Refused.Stands(r.now) {
+		s.add(levelWarn, "deliveries", refusedMeanwhile+whyNotCompared(heard.Reconciliation), "%s: %s", refusedText(heard.Refused), heard.Refused.Reason)
+	}
 	if t.webhookSecrets == nil && heard.EventAt.IsZero() && !pools {
 		return
 	}
@@ -54,7 +57,7 @@ func judgeDemand(s *sheet, r db.Reconciliation, now time.Time) {
 	if !r.AsOf.IsZero() {
 		last = "all workflow jobs were compared with GitHub's " + orNone(span(max(now.Sub(r.AsOf), 0))) + " ago"
 	}
-	switch fleet.DemandConfidence(r.AsOf, r.Fault == "", now) {
+	switch fleet.DemandConfidence(r.AsOf, r.Fault == "" && !r.Refused.Stands(now), now) {
 	case fleet.ConfidenceKnown:
 		s.ok("demand", "%s", last)
 	case fleet.ConfidenceStale:
@@ -64,6 +67,18 @@ func judgeDemand(s *sheet, r db.Reconciliation, now time.Time) {
 			s.add(levelWarn, "demand", meanwhile, "%s; %s", r.Fault, last)
 			return
 		}
+		if r.Refused.Stands(now) {
+			s.add(levelWarn, "demand", meanwhile, "%s; %s", refusedText(r.Refused), last)
+			return
+		}
 		s.add(levelWarn, "demand", "a muster serve compares them part by part, with a third of the requests that the credential has; "+meanwhile, "%s", last)
 	}
+}
+
+// whyNotCompared says what keeps a comparison from making refusals good.
+func whyNotCompared(r db.Reconciliation) string {
+	if r.Fault == "" {
+		return ""
+	}
+	return "; the comparison fails: " + r.Fault
 }

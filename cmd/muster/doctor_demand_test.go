@@ -51,6 +51,11 @@ func TestDoctorOnEventsAndDemand(t *testing.T) {
 			"ok the newest came 1m ago", "warn all workflow jobs were compared with GitHub's 1h ago; does a muster serve run? meanwhile pools grow and do not shrink"},
 		{"a fault", false, pool, "3.11.0", heard(db.Hearing{Reconciliation: db.Reconciliation{AsOf: noon.Add(-time.Hour), Fault: "HTTP 502"}}, time.Minute),
 			"ok the newest came 1m ago", "warn HTTP 502; all workflow jobs were compared with GitHub's 1h ago; meanwhile pools grow and do not shrink"},
+		{"refused deliveries", true, pool, "3.11.0", heard(db.Hearing{Reconciliation: db.Reconciliation{
+			AsOf: noon.Add(-time.Minute), Refused: fleet.Refused{Deliveries: 2, Since: noon.Add(-time.Hour), Until: noon, Reason: "too many at once"},
+		}}, time.Minute),
+			"ok the newest came 1m ago",
+			"warn 2 deliveries of its webhook were refused since " + noon.Add(-time.Hour).UTC().Format(time.RFC3339) + "; all workflow jobs were compared with GitHub's 1m ago; meanwhile"},
 		{"a first day", false, pool, "3.11.0", heard(db.Hearing{}, time.Minute),
 			"ok the newest came 1m ago", "warn workflow jobs were never all compared with GitHub's; a muster serve compares them part by part"},
 	} {
@@ -66,6 +71,9 @@ func TestDoctorOnEventsAndDemand(t *testing.T) {
 		e.record.hearings = map[string]db.Hearing{"acme": tt.hearing}
 		got := e.judge(c)
 		text, level := found(got), levels(got)
+		if refused := tt.hearing.Refused; refused.Deliveries > 0 && !strings.Contains(text["acme deliveries"], refused.Reason) {
+			t.Errorf("%s: acme deliveries: %q does not say why", tt.name, text["acme deliveries"])
+		}
 		for check, want := range map[string]string{"acme events": tt.events, "acme demand": tt.demand} {
 			line, there := text[check]
 			if there != (want != "") {

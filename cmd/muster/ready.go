@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
@@ -29,7 +32,11 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	} else if err := conn.Ready(); err != nil {
 		add(false, "%v", err)
 	}
-	if record == nil || conn == nil || len(faults) > 0 {
+	pending := s.refusals.Pending()
+	for _, target := range slices.Sorted(maps.Keys(pending)) {
+		add(true, "target %s: %d of the deliveries of its webhook were refused and are not recorded yet", target, pending[target])
+	}
+	if record == nil || conn == nil || slices.ContainsFunc(faults, func(f web.Fault) bool { return !f.Detail }) {
 		return faults
 	}
 	faults = append(faults, s.prober.found(ctx)...)
@@ -52,6 +59,13 @@ func (s *service) ready(ctx context.Context) []web.Fault {
 	states, err := record.PolicyStates(ctx)
 	if err != nil {
 		add(true, "policies: %v", err)
+	}
+	refused, err := record.Refusals(ctx)
+	if err != nil {
+		add(true, "webhooks: %v", err)
+	}
+	for _, line := range refusedDetails(s.wiring.Load().config, refused) {
+		add(true, "%s", line)
 	}
 	for _, line := range details(s.wiring.Load().config, targets, states) {
 		add(true, "%s", line)
@@ -87,4 +101,28 @@ func details(c *config, targets []fleet.TargetState, states []fleet.PolicyState)
 		}
 	}
 	return lines
+}
+
+// refusedDetails are the targets that were told of workflow jobs and did not take
+// it in.
+func refusedDetails(c *config, refused map[string]fleet.Refused) []string {
+	var lines []string
+	for _, target := range slices.Sorted(maps.Keys(refused)) {
+		if _, configured := c.target(target); configured {
+			lines = append(lines, fmt.Sprintf("target %s: %s: %s; %s", target, refusedText(refused[target]), refused[target].Reason, refusedMeanwhile))
+		}
+	}
+	return lines
+}
+
+// refusedMeanwhile is what follows from a refusal, and how it ends.
+const refusedMeanwhile = "until GitHub has delivered them again or workflow jobs are compared, none of its runners is deleted and no pool shrinks: docs/webhooks.md"
+
+// refusedText says how many deliveries were refused, and since when.
+func refusedText(r fleet.Refused) string {
+	word := "deliveries of its webhook were refused"
+	if r.Deliveries == 1 {
+		word = "delivery of its webhook was refused"
+	}
+	return fmt.Sprintf("%d %s since %s", r.Deliveries, word, r.Since.UTC().Format(time.RFC3339))
 }

@@ -131,6 +131,7 @@ func explain(reasons []string) string {
 		policies.ReasonInventoryStale:      "the inventory is older than ten minutes; muster trigger sync first",
 		policies.ReasonInventorySuspect:    "the newest listing looks like a fault of GitHub's",
 		policies.ReasonOpenJob:             "GitHub's events say that a workflow job runs on it",
+		policies.ReasonRefused:             "deliveries of GitHub's webhook were refused, so a workflow job may run on it: see muster doctor",
 		policies.ReasonHostBusy:            "its host says that it is at work",
 		policies.ReasonHostAlive:           "its host says that its program is running",
 		policies.ReasonBooting:             "it was registered a moment ago and may be starting yet",

@@ -58,10 +58,12 @@ type service struct {
 	usable   atomic.Bool // the schema is there and targets are who they were
 	serving  atomic.Bool // triggers and requests for tokens are taken
 	intake   atomic.Pointer[demand.Intake]
+
+	refusals *demand.Refusals // deliveries that were turned away, not recorded yet
 }
 
 func newService(log *slog.Logger, c *config, load func() (*config, error)) (*service, error) {
-	s := &service{log: log, first: c, load: load, metrics: newMetrics(), id: uuid.NewString()}
+	s := &service{log: log, first: c, load: load, metrics: newMetrics(), id: uuid.NewString(), refusals: &demand.Refusals{}}
 	s.pauses = &github.Pauses{Record: pauseRecord{db: s.record.Load}}
 	w, err := wire(c, nil, s.hearers())
 	if err != nil {
@@ -152,7 +154,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 		},
 	}
 	intake := &demand.Intake{
-		Log: s.log, DB: record, Conn: conn, Now: now, Observe: s.metrics.event,
+		Log: s.log, DB: record, Conn: conn, Now: now, Observe: s.metrics.event, Refusals: s.refusals,
 		Targets: func() map[string]demand.Target { return s.wiring.Load().demand },
 		Pools: func(target string, labels []string, most int) []string {
 			return s.wiring.Load().matcher.Pools(target, labels, most)
@@ -206,6 +208,7 @@ func (s *service) work(ctx context.Context, hangup <-chan os.Signal, http string
 	g.Go(func() error { return reload.run(ctx, hangup) })
 	g.Go(func() error { return s.settle(ctx, remover, issuer, db.Runs{DB: record}) })
 	g.Go(func() error { return s.shareLimits(ctx) })
+	g.Go(func() error { return intake.Run(ctx) })
 	g.Go(func() error { return reconciler.Run(ctx) })
 	g.Go(func() error { return began.watch(ctx) })
 	g.Go(func() error {
@@ -237,13 +240,37 @@ func sure(watch *clock.Watch) func(context.Context) (time.Time, error) {
 	}
 }
 
-// Receive takes in a webhook, once there is something to record it with.
-func (s *service) Receive(ctx context.Context, d fleet.Delivery) error {
+// Check begins to check the signature of a webhook's delivery. It needs nothing but
+// the configuration.
+func (s *service) Check(ctx context.Context, signature string) fleet.SignatureCheck {
+	return demand.CheckSignature(ctx, s.wiring.Load().demand, signature, func(o demand.Outcome) { s.metrics.event("", demand.ViaWebhook, o) })
+}
+
+// Take takes in a webhook's delivery, once there is something to record it with.
+func (s *service) Take(ctx context.Context, d fleet.Delivery, targets []string) error {
 	intake := s.intake.Load()
 	if intake == nil {
-		return fmt.Errorf("take in a webhook: muster is still starting: %w", fleet.ErrUnavailable)
+		err := fmt.Errorf("take in a webhook: muster is still starting: %w", fleet.ErrUnavailable)
+		s.Refuse(ctx, d, targets, err.Error())
+		return err
 	}
-	return intake.Receive(ctx, d)
+	return intake.Take(ctx, d, targets)
+}
+
+// Refuse notes that a webhook's delivery was turned away. Until there is a record,
+// it is kept in memory.
+func (s *service) Refuse(ctx context.Context, d fleet.Delivery, targets []string, why string) {
+	intake := s.intake.Load()
+	if intake != nil {
+		intake.Refuse(ctx, d, targets, why)
+		return
+	}
+	if len(targets) == 0 {
+		targets = demand.Hooked(s.wiring.Load().demand)
+	}
+	if d.TellsOfJobs() {
+		s.refusals.Add(targets, d.ID, why)
+	}
 }
 
 // wired is the wiring in force, once it has been seen to that targets whose

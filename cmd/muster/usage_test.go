@@ -220,6 +220,13 @@ func TestReadinessSpeaksOnlyOfWhatIsConfigured(t *testing.T) {
 		[]fleet.PolicyState{
 			halted("reap", "acme"), halted("reap", "octo"), halted("reap", "left"), halted("off", "acme"), halted("gone", "acme"),
 		})
+	told := refusedDetails(c, map[string]fleet.Refused{
+		"left": {Deliveries: 1},
+		"acme": {Deliveries: 1, Since: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Reason: "too many at once"},
+	})
+	if len(told) != 1 || !strings.HasPrefix(told[0], "target acme: 1 delivery of its webhook was refused since 2026-03-01T12:00:00Z: too many at once; until GitHub") {
+		t.Errorf("refused: %q", told)
+	}
 	want := []string{"target acme: 401", "policy reap on acme is halted: too many; when you have looked: muster policy resume reap --target acme --reason WHY"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("details (-want +got):\n%s", diff)

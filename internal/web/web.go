@@ -86,7 +86,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.Metrics)
-	mux.HandleFunc("POST /webhooks/github", s.webhook(make(chan struct{}, webhooksAtOnce)))
+	mux.HandleFunc("POST /webhooks/github", s.webhook())
 	return mux
 }
 

@@ -17,17 +17,43 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 )
 
-// receives is what a webhook meets.
+// receives is what a webhook meets: a signature is good if it is signed.
 type receives func(context.Context, fleet.Delivery) error
 
-func (f receives) Receive(ctx context.Context, d fleet.Delivery) error { return f(ctx, d) }
+const signed = "sha256=abc"
+
+func (f receives) Check(_ context.Context, signature string) fleet.SignatureCheck {
+	return &check{signature: signature}
+}
+
+func (f receives) Take(ctx context.Context, d fleet.Delivery, _ []string) error { return f(ctx, d) }
+
+func (f receives) Refuse(context.Context, fleet.Delivery, []string, string) {}
+
+// check counts what it is shown.
+type check struct {
+	signature string
+	length    int
+}
+
+func (c *check) Write(part []byte) (int, error) {
+	c.length += len(part)
+	return len(part), nil
+}
+
+func (c *check) Signers() ([]string, error) {
+	if c.signature != signed {
+		return nil, fleet.ErrUnauthorized
+	}
+	return []string{"acme"}, nil
+}
 
 func hook(contentType, body string) *http.Request {
 	r := httptest.NewRequest("POST", "/webhooks/github", strings.NewReader(body))
 	r.Header.Set("Content-Type", contentType)
 	r.Header.Set("X-GitHub-Event", "workflow_job")
 	r.Header.Set("X-GitHub-Delivery", "0199b1c2")
-	r.Header.Set("X-Hub-Signature-256", "sha256=abc")
+	r.Header.Set("X-Hub-Signature-256", signed)
 	r.Header.Set("X-Hub-Signature", "sha1=abc")
 	return r
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +55,7 @@ const (
 )
 
 // Intake takes in GitHub's events. It is safe for concurrent use. All fields
-// but Pools and Observe are required; Conn is for Consume alone.
+// but Pools, Refusals and Observe are required; Conn is for Consume alone.
 type Intake struct {
 	Log *slog.Logger
 	DB  *db.DB
@@ -65,6 +64,9 @@ type Intake struct {
 	// Targets is the configuration as it is now, by name.
 	Targets func() map[string]Target
 	Conn    consumer
+	// Refusals are the deliveries that were turned away, for Run to record. Nil:
+	// none is noted.
+	Refusals *Refusals
 	// Pools are those that a workflow job of these labels may wait for, the most
 	// likely first and no more than so many, to be decided on once an event told
 	// something new. Nil: there are none.
@@ -74,84 +76,67 @@ type Intake struct {
 	Observe func(target string, via Via, outcome Outcome)
 }
 
-// Receive takes in a delivery of a webhook, for each target whose secret
-// signed it and whose scope it concerns. Once it returns nil, what the delivery
-// tells is recorded; an event that tells nothing is taken and dropped. Errors:
-// fleet.ErrUnauthorized where no target's secret signed it, fleet.ErrMalformed
-// where it cannot be read, fleet.ErrUnavailable where it cannot be judged or
-// recorded now. Nothing is read of a body before its signature is known.
+// Receive is Check and Take for a delivery whose body is there: fleet.ErrUnauthorized
+// where no target's secret signed it, fleet.ErrUnavailable where it cannot be judged
+// now.
 func (i *Intake) Receive(ctx context.Context, d fleet.Delivery) error {
-	ctx, cancel := context.WithTimeout(ctx, foldLimit)
-	defer cancel()
-	targets, err := i.signers(ctx, d)
+	check := i.Check(ctx, d.Signature)
+	_, _ = check.Write(d.Body) // a hash takes everything
+	targets, err := check.Signers()
 	if err != nil {
-		outcome := OutcomeFailed
-		if errors.Is(err, fleet.ErrUnauthorized) {
-			outcome = OutcomeRefused
+		if !errors.Is(err, fleet.ErrUnauthorized) {
+			i.noteRefused(ctx, d, targets, err.Error())
 		}
-		i.observe(ViaWebhook, outcome)
+		return err
+	}
+	return i.Take(ctx, d, targets)
+}
+
+// Take takes in a delivery of a webhook that the secrets of these targets signed,
+// for each of them whose scope it concerns. Once it returns nil, what the delivery
+// tells is recorded; an event that tells nothing is taken and dropped, without a
+// look at its body. Errors: fleet.ErrMalformed where it cannot be read,
+// fleet.ErrUnavailable where it cannot be recorded now. What is not taken in is
+// noted as refused.
+func (i *Intake) Take(ctx context.Context, d fleet.Delivery, signers []string) error {
+	took, cancel := context.WithTimeout(ctx, foldLimit)
+	defer cancel()
+	refuse := func(targets []string, err error) error {
+		i.noteRefused(ctx, d, targets, err.Error())
 		return err
 	}
 	if !validDeliveryID(d.ID) {
 		i.observe(ViaWebhook, OutcomeMalformed)
-		return fmt.Errorf("take in a webhook: its X-GitHub-Delivery is not 1 to %d printable characters: %w", maxDeliveryID, fleet.ErrMalformed)
+		return refuse(signers, fmt.Errorf("take in a webhook: its X-GitHub-Delivery is not 1 to %d printable characters: %w", maxDeliveryID, fleet.ErrMalformed))
 	}
 	e, ok, err := read(d.Event, d.Body)
 	switch {
 	case err != nil:
 		i.observe(ViaWebhook, OutcomeMalformed)
-		return fmt.Errorf("take in delivery %s: %w", d.ID, err)
+		return refuse(signers, fmt.Errorf("take in delivery %s: %w", d.ID, err))
 	case !ok:
 		i.observe(ViaWebhook, OutcomeIgnored)
 		return nil
 	}
-	targets = slices.DeleteFunc(targets, func(t Target) bool { return !e.Concerns(t.Scope) })
+	var names []string
+	var targets []Target
+	all := i.Targets()
+	for _, name := range signers {
+		t, configured := all[name]
+		if configured && e.Concerns(t.Scope) {
+			names = append(names, name)
+			targets = append(targets, t)
+		}
+	}
 	if len(targets) == 0 {
 		i.observe(ViaWebhook, OutcomeElsewhere)
 		return nil
 	}
-	names := make([]string, len(targets))
-	for n, t := range targets {
-		names[n] = t.Name
+	err = i.fold(took, ViaWebhook, names, d.ID, e.Job, hookOf(targets, d, e))
+	if err != nil {
+		return refuse(names, err)
 	}
-	return i.fold(ctx, ViaWebhook, names, d.ID, e.Job, hookOf(targets, d, e))
-}
-
-// signers are the targets whose secret the delivery is signed with.
-func (i *Intake) signers(ctx context.Context, d fleet.Delivery) ([]Target, error) {
-	var signers []Target
-	var unread error
-	// Targets may share a secret, and each costs a pass over the body.
-	tried := map[string]bool{}
-	all := i.Targets()
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		t := all[name]
-		if t.Secrets == nil {
-			continue
-		}
-		secrets, err := t.Secrets(ctx)
-		if err != nil {
-			unread = errors.Join(unread, err)
-		}
-		for _, s := range secrets {
-			good, done := tried[s.Reveal()]
-			if !done {
-				good = github.Signed(d.Body, d.Signature, s)
-				tried[s.Reveal()] = good
-			}
-			if good {
-				signers = append(signers, t)
-				break
-			}
-		}
-	}
-	switch {
-	case len(signers) > 0:
-		return signers, nil
-	case unread != nil:
-		return nil, fmt.Errorf("take in a webhook: %w: %w", unread, fleet.ErrUnavailable)
-	}
-	return nil, fmt.Errorf("take in a webhook: no target's webhook secret signed it: %w", fleet.ErrUnauthorized)
+	return nil
 }
 
 // read reads the one kind of event that tells muster something; false: it is

@@ -31,6 +31,9 @@ const (
 	eventsFor = 24 * time.Hour
 	coldEvery = 6 * time.Hour
 	listEvery = 6 * time.Hour // how often the repositories of an organisation are listed
+	// listsLag is by how much GitHub's lists of runs are behind: a comparison that
+	// begins so long after a delivery was refused shows what it told.
+	listsLag = 30 * time.Second
 )
 
 // A part ends after as many requests that GitHub charged for as a credential
@@ -59,7 +62,7 @@ type Compared struct {
 	fleet.Target
 	GitHub teller
 	// Pools says that it has some: they rest on all workflow jobs being known.
-	// Without, only its webhooks are looked after.
+	// Without, only its webhooks are looked after, and what they refused.
 	Pools bool
 }
 
@@ -100,7 +103,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			all.Go(func() {
 				defer underWay.Delete(name)
 				_, err := r.Sweep(ctx, name)
-				if target.Pools {
+				wanted, unknown := r.wanted(ctx, target)
+				err = errors.Join(err, unknown)
+				if wanted {
 					_, compared := r.Reconcile(ctx, name)
 					err = errors.Join(err, compared)
 				}
@@ -115,6 +120,16 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// wanted reports whether the workflow jobs of a target are compared: it has pools,
+// or deliveries were refused that told of them.
+func (r *Reconciler) wanted(ctx context.Context, target Compared) (bool, error) {
+	if target.Pools {
+		return true, nil
+	}
+	refused, err := r.Intake.DB.Refusals(ctx)
+	return refused[target.Name].Deliveries > 0, err
 }
 
 // Reconcile does the next part of a target's comparison, where it is due; false:
@@ -137,6 +152,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, name string) (bool, error) {
 	})
 	if err != nil || !due {
 		return false, err
+	}
+	if p.before.Refused.Deliveries > 0 {
+		p.knownFrom = p.before.Refused.Until.Add(listsLag)
 	}
 	err = p.run(ctx)
 	if err == nil {
@@ -168,6 +186,9 @@ type part struct {
 	wait   time.Duration
 	over   bool // nothing more is to be asked of GitHub
 	events bool // some came lately
+	// knownFrom is from when on a comparison makes good what was refused; zero:
+	// nothing was.
+	knownFrom time.Time
 
 	groupsAt    time.Time // as Reconciliation has it
 	groupsFault string
@@ -253,7 +274,7 @@ func (p *part) list(ctx context.Context) func(*db.Tx) error {
 		return func(tx *db.Tx) error { return tx.ListRepositories(ctx, name, nil, nil, p.began.Add(-hotFor)) }
 	}
 	nothing := func(*db.Tx) error { return nil }
-	if p.began.Sub(p.listed) < listEvery {
+	if p.began.Sub(p.listed) < listEvery && !p.listed.Before(p.knownFrom) {
 		return nothing
 	}
 	repos, err := p.target.GitHub.Repositories(ctx, scope)
@@ -276,9 +297,9 @@ func (p *part) list(ctx context.Context) func(*db.Tx) error {
 }
 
 // hot reports whether a repository is to be compared in every part: something was
-// told of it lately, or nothing would be.
+// told of it lately, nothing would be told, or what was told may have been refused.
 func (p *part) hot(r db.KnownRepository) bool {
-	return !p.events || p.began.Sub(r.HeardAt) < hotFor
+	return !p.events || p.began.Sub(r.HeardAt) < hotFor || r.ComparedAt.Before(p.knownFrom)
 }
 
 func (p *part) dueNow(r db.KnownRepository) bool {
@@ -318,8 +339,32 @@ func (p *part) save(ctx context.Context) error {
 		if p.listed.IsZero() || len(all) == 0 && p.target.Scope.Kind == fleet.ScopeEnterprise {
 			next.AsOf = time.Time{} // which repositories there are is not known
 		}
+		if !next.AsOf.IsZero() {
+			if err := p.closeRefusals(ctx, tx, all); err != nil {
+				return err
+			}
+		}
 		return tx.SaveReconciliation(ctx, p.target.Name, next, p.began.Add(pause))
 	})
+}
+
+// closeRefusals ends what was refused, as far as each of the repositories has been
+// listed and compared since.
+func (p *part) closeRefusals(ctx context.Context, tx *db.Tx, all []db.KnownRepository) error {
+	if p.knownFrom.IsZero() {
+		return nil
+	}
+	since := p.listed
+	for _, r := range all {
+		if r.ComparedAt.Before(since) {
+			since = r.ComparedAt
+		}
+	}
+	closed, err := tx.CloseRefusals(ctx, p.target.Name, since.Add(-listsLag))
+	if closed > 0 {
+		p.Log.InfoContext(ctx, "refused deliveries are made good: workflow jobs were compared since", "target", p.target.Name, "counts", closed)
+	}
+	return err
 }
 
 // asOf is when all workflow jobs of these repositories were known, at last; zero:

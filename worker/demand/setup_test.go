@@ -131,7 +131,7 @@ func newWorldOn(t *testing.T, store *db.DB) *world {
 		return t0, nil
 	}
 	w.intake = &demand.Intake{
-		Log: log, DB: store, Now: now, Targets: w.targets,
+		Log: log, DB: store, Now: now, Targets: w.targets, Refusals: &demand.Refusals{},
 		Observe: func(target string, via demand.Via, outcome demand.Outcome) {
 			w.note(strings.TrimSpace(fmt.Sprint(via, " ", outcome, " ", target)))
 		},

@@ -119,6 +119,9 @@ func TestWitnesses(t *testing.T) {
 		{"a job whose end was lost", func(x *enforce.Explanation) {
 			x.Runner.Work = fleet.Work{OpenJob: 41, OpenSince: ago(6 * 24 * time.Hour)}
 		}, "", "its end was lost"},
+		{"refused deliveries", func(x *enforce.Explanation) {
+			x.Runner.Refused = fleet.Refused{Deliveries: 3, Since: ago(time.Hour), Until: ago(time.Minute)}
+		}, "workflow jobs", "3 refused deliveries may have told of one on it"},
 		{"its host", func(x *enforce.Explanation) {
 			x.Runner.Host, x.Runner.HostSays = "build-01", fleet.HostReport{SeenAt: ago(time.Second), IdleAt: ago(time.Second)}
 		}, "host", "build-01 is running, and says that the runner waits for work"},

@@ -68,6 +68,8 @@ func jobs(r *fleet.Observed, now time.Time) Testimony {
 	switch w := r.Work; {
 	case w.Open(now):
 		t.Says, t.At, t.Objects = fmt.Sprintf("job %d runs on it", w.OpenJob), w.OpenSince, true
+	case r.Refused.Stands(now):
+		t.Says, t.At, t.Objects = fmt.Sprintf("%d refused deliveries may have told of one on it", r.Refused.Deliveries), r.Refused.Since, true
 	case w.OpenJob != 0:
 		t.Says, t.At = fmt.Sprintf("job %d began longer ago than GitHub lets one run: its end was lost", w.OpenJob), w.OpenSince
 	case !w.LastDoneAt.IsZero():

@@ -63,6 +63,12 @@ func (w *world) newcomer(id int64, ago time.Duration) {
 	w.exec(`UPDATE muster.runner SET host = 'r1', first_seen_at = $2 WHERE runner_id = $1`, id, w.clock().Add(-ago))
 }
 
+// refused is a delivery that was turned away so long ago.
+func (w *world) refused(ago time.Duration) {
+	w.Helper()
+	w.exec(`INSERT INTO muster.refused_delivery (target, delivery_id, at, reason) VALUES ('acme', 'd1', $1, 'too many at once')`, w.clock().Add(-ago))
+}
+
 // hold keeps a runner for so long; 0: until it is lifted.
 func (w *world) hold(id int64, life time.Duration) {
 	w.Helper()
@@ -117,6 +123,7 @@ var witnesses = []struct {
 		w.beat("h1", "r1", "stopped", 0)
 		w.beat("h2", "r1", "busy", time.Minute)
 	}, "host_busy"},
+	{"a delivery that was refused", func(w *world, _ int64) { w.refused(time.Minute) }, "deliveries_refused"},
 	{"an operator", func(w *world, id int64) { w.hold(id, 0) }, "hold"},
 	{"an operator, for a while", func(w *world, id int64) { w.hold(id, time.Second) }, "hold"},
 	{"a registration of a moment ago", func(w *world, id int64) { w.newcomer(id, 9*time.Minute) }, "booting"},
@@ -146,6 +153,7 @@ var witnesses = []struct {
 	{"a host that fell silent", func(w *world, _ int64) { w.beat("h1", "r1", "busy", 3*time.Minute) }, ""},
 	{"a host that says stopped", func(w *world, _ int64) { w.beat("h1", "r1", "stopped", 0) }, ""},
 	{"a host that speaks of another runner", func(w *world, _ int64) { w.beat("h1", "r2", "busy", 0) }, ""},
+	{"a delivery that was refused longer ago than a job may last", func(w *world, _ int64) { w.refused(121 * time.Hour) }, ""},
 	{"a hold that is over", func(w *world, id int64) { w.hold(id, -time.Second) }, ""},
 	{"a registration that never connected", func(w *world, id int64) { w.newcomer(id, 10*time.Minute) }, ""},
 }

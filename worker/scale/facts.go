@@ -129,7 +129,8 @@ func weigh(target string, pools []fleet.Pool, in reading) (map[string]facts, []f
 	for _, name := range slices.Sorted(maps.Keys(wrong)) {
 		findings = append(findings, wrong[name].finding(target, name))
 	}
-	confidence := fleet.DemandConfidence(in.compared.AsOf, in.compared.Fault == "", in.at)
+	whole := in.compared.Fault == "" && !in.compared.Refused.Stands(in.at)
+	confidence := fleet.DemandConfidence(in.compared.AsOf, whole, in.at)
 	for name, f := range all {
 		f.demand = matched.Demand[name]
 		f.demand.At, f.demand.Confidence = in.compared.AsOf, confidence
