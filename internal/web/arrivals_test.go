@@ -133,7 +133,7 @@ func (w *wire) send(id string, body []byte) int {
 	w.t.Helper()
 	s := w.begin(id, signed, len(body))
 	defer func() { _ = s.Close() }()
-	go func() { _, _ = s.Write(body) }() // the answer may come before all of it is taken
+	go func() { _, _ = s.Write(body) }() // the answer may come before all of it is taken; Close ends it
 	return s.status(w.t)
 }
 
@@ -300,7 +300,9 @@ func TestABodyHasATotalLimit(t *testing.T) {
 		w := serve(t)
 		began := time.Now()
 		s := w.begin("steady", signed, 25<<20)
+		cut := make(chan struct{})
 		go func() {
+			defer close(cut)
 			for {
 				if _, err := s.Write(make([]byte, 32<<10)); err != nil {
 					return
@@ -315,6 +317,7 @@ func TestABodyHasATotalLimit(t *testing.T) {
 			t.Errorf("cut off after %s, want 8s", took)
 		}
 		_ = s.Close()
+		<-cut
 		w.stop()
 	})
 }
