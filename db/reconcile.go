@@ -17,6 +17,7 @@ type KnownRepository struct {
 	HeardAt    time.Time // when something was last told of a workflow job of it; zero: never
 	ComparedAt time.Time // as of when all its workflow jobs were last compared; zero: never
 	Listed     bool      // by GitHub; false: events told of it
+	Moved      bool      // it was found under this name a moment ago; not stored
 }
 
 // Reconciliation is how far the comparison of a target has come.
@@ -176,6 +177,37 @@ func (tx *Tx) LeaveRepository(ctx context.Context, target, repository string) er
 	}
 	return nil
 }
+
+// RenameRepository notes that a repository of a target has another name now, as of
+// at. Its workflow jobs that are open or were told of lately go with it. With an
+// empty name it is not the target's any more.
+func (tx *Tx) RenameRepository(ctx context.Context, target, from, to string, at time.Time) error {
+	var err error
+	if to != "" {
+		_, err = tx.tx.Exec(ctx, `
+			INSERT INTO muster.repository AS r (target, repository, heard_at, compared_at, public, listed)
+			SELECT target, $3, heard_at, compared_at, public, listed
+			FROM muster.repository
+			WHERE target = $1 AND repository = $2
+			ON CONFLICT (target, repository) DO UPDATE SET heard_at = greatest(r.heard_at, excluded.heard_at), unseen = false`, target, from, to)
+	}
+	if err == nil && to != "" {
+		_, err = tx.tx.Exec(ctx, `
+			UPDATE muster.workflow_job
+			SET repository = $3
+			WHERE target = $1 AND repository = $2 AND (state <> 'completed' OR changed_at > $4)`, target, from, to, at.Add(-heardFor))
+	}
+	if err == nil {
+		_, err = tx.tx.Exec(ctx, `DELETE FROM muster.repository WHERE target = $1 AND repository = $2`, target, from)
+	}
+	if err != nil {
+		return fmt.Errorf("note that %s of %s is %s now: %w", from, target, to, translate(err))
+	}
+	return nil
+}
+
+// heardFor is for longer than a repository is noted for an event of it.
+const heardFor = 8 * 24 * time.Hour
 
 // KnownRepositories reads those of a target, the one whose last turn is longest
 // ago first.

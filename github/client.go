@@ -202,6 +202,10 @@ type operation struct {
 	// computes other validators. A 304 is then as good as want.
 	match, matchFor string
 	heard           func(http.Header) // of any answer, a refusal too; nil: nobody
+	// follow says that a redirect within the same API is followed, once, and at is
+	// where one pointed to; empty: the operation was not redirected.
+	follow bool
+	at     string
 	// confirm is asked once the request has its turn and its credential, right
 	// before it is sent, each time that it is sent. Its error keeps the request
 	// from being sent. Nil: nobody is asked.
@@ -237,6 +241,12 @@ func (c *Client) do(ctx context.Context, o operation, into answer) (http.Header,
 		o.heard(got.header)
 	}
 	got.wait = c.governor.end(turn, got)
+	if to := c.within(got); o.follow && to != "" {
+		c.observe(Call{Op: o.op, Scope: o.scope, Status: got.status, Took: time.Since(began), RateRemaining: rateRemaining(got.header)})
+		o.follow = false
+		o.at = to
+		return c.do(ctx, o, into)
+	}
 	switch {
 	case got.status == 0:
 		err = o.noAnswer(ctx, err, c.timeout)
@@ -322,7 +332,11 @@ func (c *Client) request(ctx context.Context, o operation) (*http.Request, fleet
 		return nil, fleet.Secret{}, o.fail(fleet.ErrUnauthorized, "the credential contains white space or control characters", nil)
 	}
 	// Relative, since a leading slash would drop /api/v3.
-	req, err := c.requests.NewRequest(o.method, scopePath(o.scope)+o.path, nil)
+	address := o.at
+	if address == "" {
+		address = strings.TrimSuffix(scopePath(o.scope)+o.path, "/")
+	}
+	req, err := c.requests.NewRequest(o.method, address, nil)
 	if err != nil {
 		return nil, fleet.Secret{}, o.fail(nil, err.Error(), err)
 	}

@@ -31,6 +31,7 @@ const (
 	OpRegistrationToken = "create_registration_token"
 	OpRemovalToken      = "create_removal_token"
 	OpRepositories      = "list_repositories"
+	OpRepository        = "get_repository"
 	OpWorkflowRuns      = "list_workflow_runs"
 	OpWorkflowJobs      = "list_workflow_jobs"
 	OpWorkflowJob       = "get_workflow_job"
@@ -129,7 +130,8 @@ func hidden(kind error) bool {
 
 // mends are what operations need that are not about runners.
 var mends = map[string]string{
-	OpRepositories:   "a classic token needs repo; an App needs read access to metadata",
+	OpRepositories:   mendRepositories,
+	OpRepository:     mendRepositories,
 	OpWorkflowRuns:   mendRuns,
 	OpWorkflowJobs:   mendRuns,
 	OpWorkflowJob:    mendRuns,
@@ -138,6 +140,8 @@ var mends = map[string]string{
 }
 
 const (
+	mendRepositories = "a classic token needs repo; an App needs read access to metadata"
+
 	mendRuns  = "a classic token needs repo; an App needs read access to actions"
 	mendHooks = "a classic token needs admin:org_hook or admin:repo_hook; an App needs write access to the webhooks of the organisation or repository"
 )

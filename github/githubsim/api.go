@@ -258,7 +258,7 @@ func (s *Sim) act(r *http.Request, q query, token, scheme string, body []byte, m
 		return s.mint(st, fleet.TokenRemoval, e)
 	case opJITConfig:
 		return s.jitConfig(st, body, q, e)
-	case opRepos, opRuns, opRunJobs, opJob, opGroups, opGroupMembers, opDeliveries, opDelivery, opRedeliver:
+	case opRepos, opRepo, opRuns, opRunJobs, opJob, opGroups, opGroupMembers, opDeliveries, opDelivery, opRedeliver:
 		return s.more(r, q, st, e)
 	}
 	s.sweep(st, s.config.Now())

@@ -187,7 +187,7 @@ func (q query) needs() (permission, level string) {
 		permission = ofRepos
 	}
 	switch q.op {
-	case opRepos:
+	case opRepos, opRepo:
 		permission = ofAll
 	case opRuns, opRunJobs, opJob:
 		permission = "actions"

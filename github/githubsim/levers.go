@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/muster-fleet/muster/fleet"
 )
@@ -154,6 +155,21 @@ func (s *Sim) Rename(from, to fleet.Scope) error {
 	st.scope, st.name = to, to.String()
 	s.scopes[key(to)] = st
 	s.renamed[key(from)] = st.id
+	if from.Kind == fleet.ScopeRepo {
+		s.renameRuns(from.Owner+"/"+from.Repo, to.Owner+"/"+to.Repo)
+	}
 	s.record(Event{Change: ChangeRenamed, Scope: to.String(), Cause: from.String()})
 	return nil
+}
+
+// renameRuns gives the workflow jobs of a repository its new name. The caller holds
+// the lock.
+func (s *Sim) renameRuns(from, to string) {
+	for _, run := range s.flows.runs {
+		for _, j := range run.jobs {
+			if strings.EqualFold(j.Repository, from) {
+				j.Repository = to
+			}
+		}
+	}
 }

@@ -33,6 +33,7 @@ const (
 	opInstallation
 	opInstallationToken
 	opRepos
+	opRepo
 	opRuns
 	opRunJobs
 	opJob
@@ -46,7 +47,7 @@ const (
 // reads reports whether an operation changes nothing.
 func (o operation) reads() bool {
 	switch o {
-	case opList, opDownloads, opGet, opLabels, opRepos, opRuns, opRunJobs, opJob, opGroups, opGroupMembers, opDeliveries, opDelivery:
+	case opList, opDownloads, opGet, opLabels, opRepos, opRepo, opRuns, opRunJobs, opJob, opGroups, opGroupMembers, opDeliveries, opDelivery:
 		return true
 	}
 	return false

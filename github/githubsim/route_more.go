@@ -26,6 +26,7 @@ var moreRoutes = []struct {
 	has      []fleet.ScopeKind
 }{
 	{opRepos, http.MethodGet, "repos", orgs},
+	{opRepo, http.MethodGet, "", repos},
 	{opRuns, http.MethodGet, "actions/runs", repos},
 	{opRunJobs, http.MethodGet, "actions/runs/{run_id}/jobs", repos},
 	{opJob, http.MethodGet, "actions/jobs/{job_id}", repos},
@@ -44,7 +45,7 @@ func parseMore(method string, q query) (query, bool) {
 			continue
 		}
 		if ids, ok := numbers(q.rest, route.template); ok {
-			q.op, q.ids, q.template = route.op, ids, q.template+"/"+route.template
+			q.op, q.ids, q.template = route.op, ids, strings.TrimSuffix(q.template+"/"+route.template, "/")
 			return q, true
 		}
 	}
@@ -79,6 +80,8 @@ func (s *Sim) more(r *http.Request, q query, st *scopeState, e *Event) *answer {
 	switch q.op {
 	case opRepos:
 		return s.listRepos(r, q, st)
+	case opRepo:
+		return &answer{status: http.StatusOK, body: quote(s.repositoryJSON(st.scope.Owner + "/" + st.scope.Repo))}
 	case opRuns:
 		return s.listRuns(r, q, st)
 	case opRunJobs:

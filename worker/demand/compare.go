@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/muster-fleet/muster/db"
@@ -33,6 +34,9 @@ func (p *part) compare(ctx, asking context.Context, known db.KnownRepository) (d
 		return false, nil
 	}
 	told, err := p.open(asking, repo)
+	if github.Moved(err) && !known.Moved && p.target.Scope.Kind != fleet.ScopeRepo {
+		return p.follow(ctx, asking, known, repo)
+	}
 	if err := p.learn(ctx, told); err != nil {
 		return false, err
 	}
@@ -64,6 +68,59 @@ func (p *part) compare(ctx, asking context.Context, known db.KnownRepository) (d
 	}
 	err = p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.CompareRepository(ctx, p.target.Name, repository, at) })
 	return err == nil, err
+}
+
+// follow compares a repository that GitHub says has another name, under that name,
+// which is recorded. One that has gone to another organisation is not the target's
+// any more. The repositories are listed anew in this part, since one that moved is
+// seldom alone. A redirect that leads to another one is a fault like any other.
+func (p *part) follow(ctx, asking context.Context, known db.KnownRepository, repo fleet.Scope) (done bool, err error) {
+	now, err := p.target.GitHub.RepositoryNow(asking, repo)
+	p.calls += 2
+	if err != nil {
+		if asking.Err() == nil {
+			p.fail(err)
+		}
+		return false, nil
+	}
+	at, err := p.Now(ctx)
+	if err != nil {
+		return false, err
+	}
+	name := now.Owner + "/" + now.Repo
+	to := name
+	if p.target.Scope.Kind == fleet.ScopeOrg && !strings.EqualFold(now.Owner, p.target.Scope.Owner) {
+		to = ""
+	}
+	if to != known.Repository {
+		err = p.DB.InTx(ctx, func(tx *db.Tx) error {
+			return tx.RenameRepository(ctx, p.target.Name, known.Repository, to, at)
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	p.Log.InfoContext(ctx, "a repository has moved", "target", p.target.Name, "repository", known.Repository, "now", name)
+	if err := p.relist(ctx, asking); err != nil {
+		return false, err
+	}
+	if to == "" {
+		return true, nil
+	}
+	known.Repository = to
+	known.Moved = true
+	return p.compare(ctx, asking, known)
+}
+
+// relist lists the repositories anew, once in a part.
+func (p *part) relist(ctx, asking context.Context) error {
+	if p.relisted || p.listed.Equal(p.began) {
+		return nil
+	}
+	p.relisted = true
+	p.before.ListedAt = time.Time{}
+	list := p.list(asking)
+	return p.DB.InTx(ctx, list)
 }
 
 // open lists the workflow jobs of all runs that are not over, by id. With an error

@@ -74,6 +74,7 @@ type teller interface {
 	WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (list github.WorkflowRuns, charged int, err error)
 	WorkflowJobs(ctx context.Context, repo fleet.Scope, run int64, attempts github.WorkflowAttempts) (jobs []fleet.WorkflowJob, charged int, err error)
 	WorkflowJob(ctx context.Context, repo fleet.Scope, id int64) (fleet.WorkflowJob, error)
+	RepositoryNow(ctx context.Context, repo fleet.Scope) (fleet.Scope, error)
 	Limits() github.Limits
 	hooks
 }
@@ -185,7 +186,9 @@ type part struct {
 	fault  error // the first
 	wait   time.Duration
 	over   bool // nothing more is to be asked of GitHub
-	events bool // some came lately
+	// relisted says that the repositories were listed since one of them had moved.
+	relisted bool
+	events   bool // some came lately
 	// knownFrom is from when on a comparison makes good what was refused; zero:
 	// nothing was.
 	knownFrom time.Time
