@@ -23,16 +23,19 @@ type mutant struct {
 
 // key names the mutant without its line, so that it lasts while other code
 // changes.
-func (m *mutant) key() string {
-	key := fmt.Sprintf("%s %s: %s => %s", m.file, m.function, m.before, m.after)
+func (m *mutant) key() string { return m.file + " " + m.what() }
+
+func (m *mutant) what() string {
+	what := fmt.Sprintf("%s: %s => %s", m.function, m.before, m.after)
 	if m.same > 1 {
-		key += fmt.Sprintf(" (%d)", m.same)
+		what += fmt.Sprintf(" (%d)", m.same)
 	}
-	return key
+	return what
 }
 
+// String is the key with the line and the column.
 func (m *mutant) String() string {
-	return fmt.Sprintf("%s:%d:%d %s: %s => %s", m.file, m.position.Line, m.position.Column, m.function, m.before, m.after)
+	return fmt.Sprintf("%s:%d:%d %s", m.file, m.position.Line, m.position.Column, m.what())
 }
 
 // oneLine writes source text in one line.
