@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-	"unicode"
 
 	gh "github.com/google/go-github/v45/github"
 
@@ -298,15 +297,5 @@ const maxDetail = 200 // runes
 
 // clean makes foreign text fit for one line of a log.
 func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	s = strings.Join(strings.Fields(s), " ")
-	if r := []rune(s); len(r) > maxDetail {
-		s = string(r[:maxDetail]) + "…"
-	}
-	return s
+	return fleet.ShownUpTo(strings.Join(strings.Fields(fleet.Shown(s)), " "), maxDetail)
 }

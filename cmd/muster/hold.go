@@ -141,13 +141,13 @@ func (a *app) hold(ctx context.Context, runner runnerArg, reason, until string) 
 			return err
 		}
 		if late {
-			a.say("a deletion of runner %s/%d (%s) is under way: the hold may be too late, muster audit --id %d says what became of it", target, r.ID, r.Name, r.ID)
+			a.say("a deletion of runner %s/%d (%s) is under way: the hold may be too late, muster audit --id %d says what became of it", target, r.ID, printable(r.Name), r.ID)
 		}
 		howLong := "until muster unhold"
 		if !end.IsZero() {
 			howLong = "until " + moment(end)
 		}
-		_, err = fmt.Fprintf(a.stdout, "runner %s/%d (%s) is held %s\n", target, r.ID, r.Name, howLong)
+		_, err = fmt.Fprintf(a.stdout, "runner %s/%d (%s) is held %s\n", target, r.ID, printable(r.Name), howLong)
 		return err
 	})
 }
@@ -166,12 +166,12 @@ func (a *app) unhold(ctx context.Context, runner runnerArg, reason string) error
 			})
 		})
 		if errors.Is(err, fleet.ErrNotFound) {
-			return exit(exitFailed, "unhold runner %s/%d (%s): there is no hold on it", target, r.ID, r.Name)
+			return exit(exitFailed, "unhold runner %s/%d (%s): there is no hold on it", target, r.ID, printable(r.Name))
 		}
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.stdout, "the hold on runner %s/%d (%s) is lifted\n", target, r.ID, r.Name)
+		_, err = fmt.Fprintf(a.stdout, "the hold on runner %s/%d (%s) is lifted\n", target, r.ID, printable(r.Name))
 		return err
 	})
 }

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/fleet"
 )
 
 // format is how a reading command writes its result: table or json.
@@ -61,10 +63,31 @@ func show[T any](a *app, f format, items []T, none string, head []string, row fu
 }
 
 func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, escaped(text.String()))
+	return err
+}
+
+// escaped writes hidden characters of a JSON document as \u escapes: the same
+// document, which cannot steer a terminal.
+func escaped(document string) string {
+	var text strings.Builder
+	for _, r := range document {
+		if r == '\n' || !fleet.Hidden(r) {
+			text.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&text, "\\u%04x", unit)
+		}
+	}
+	return text.String()
 }
 
 // jsonList writes one JSON array, an item a line, as the items come.
@@ -87,7 +110,7 @@ func (l *jsonList) add(v any) error {
 		before = ",\n"
 	}
 	l.begun = true
-	_, err := l.w.WriteString(before + strings.TrimSuffix(item.String(), "\n"))
+	_, err := l.w.WriteString(before + escaped(strings.TrimSuffix(item.String(), "\n")))
 	return err
 }
 
@@ -125,20 +148,9 @@ func writeTable(w io.Writer, head []string, rows [][]string) error {
 	return nil
 }
 
-// printable makes a text one line that cannot steer a terminal: names and
-// reasons come from elsewhere.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
-	if s = strings.TrimSpace(s); s == "" {
-		return "-"
-	}
-	return s
-}
+// printable makes a text from outside one line that cannot steer a terminal; -
+// where nothing is left of it.
+func printable(s string) string { return orElse(fleet.Shown(s), "-") }
 
 // moment is a time in a table; empty where it is zero.
 func moment(t time.Time) string {

@@ -93,17 +93,17 @@ func (a *app) removed(r db.Namesake, res remove.Result, err error) error {
 	case act.ID == "" && err != nil:
 		return err
 	case act.ID == "":
-		return exit(exitRefused, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, r.Name, refusal(r.Target, res.Decision))
+		return exit(exitRefused, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, printable(r.Name), refusal(r.Target, res.Decision))
 	case act.State == fleet.ActionDone:
-		_, _ = fmt.Fprintf(a.stdout, "runner %s/%d (%s) is deleted\n", r.Target, r.ID, r.Name)
+		_, _ = fmt.Fprintf(a.stdout, "runner %s/%d (%s) is deleted\n", r.Target, r.ID, printable(r.Name))
 	case act.State == fleet.ActionGone:
-		_, _ = fmt.Fprintf(a.stdout, "runner %s/%d (%s) was gone already\n", r.Target, r.ID, r.Name)
+		_, _ = fmt.Fprintf(a.stdout, "runner %s/%d (%s) was gone already\n", r.Target, r.ID, printable(r.Name))
 	case act.State == fleet.ActionSpared:
-		return exit(exitRefused, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, r.Name, explain(strings.Split(act.Reason, ", ")))
+		return exit(exitRefused, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, printable(r.Name), explain(strings.Split(act.Reason, ", ")))
 	case err != nil:
 		return err
 	default:
-		return exit(exitFailed, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, r.Name, act.Reason)
+		return exit(exitFailed, "runner %s/%d (%s) was not deleted: %s", r.Target, r.ID, printable(r.Name), act.Reason)
 	}
 	return err
 }

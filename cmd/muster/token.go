@@ -249,7 +249,7 @@ func (a *app) execWith(ctx context.Context, words []string, t tokenAnswer) error
 		filled[i] = replace.Replace(word)
 	}
 	cmd := exec.CommandContext(ctx, filled[0], filled[1:]...) //nolint:gosec // running it is what --exec is for
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, unscreened(a.stdout), unscreened(a.stderr)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second // then it is killed
 	err := cmd.Run()

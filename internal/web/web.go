@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/fleet"
 )
 
 const (
@@ -114,5 +116,8 @@ func plain(w http.ResponseWriter, status int, lines ...string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
+	for i, line := range lines {
+		lines[i] = fleet.Shown(line)
+	}
 	_, _ = io.WriteString(w, strings.Join(lines, "\n")+"\n") // the asker may have gone
 }

@@ -68,7 +68,7 @@ func TestAMalformedRequestIsAnEventOfTheTrailAlone(t *testing.T) {
 		{registration + registration, "the body is not one JSON object in UTF-8"},
 		{`{"target":"acme","kind":"registration","demand_id":"` + strings.Repeat("x", queue.MaxBody) + `"}`, "the body is longer than 16 KiB"},
 		{`{"target":"acme","kind":"registration","xkey":"XAB","request_id":"` + id + `"}`, "xkey: sealed answers are not there yet, and nothing is sent unsealed to who asks for sealing"},
-		{`{"target":"acme","kind":"bad\u0000kind"}`, "kind is not registration, removal or jit: bad?kind"},
+		{`{"target":"acme","kind":"bad\u0000kind"}`, "kind is not registration, removal or jit: bad kind"},
 	}
 	for n, tt := range tests {
 		got := r.ask(t, "build-01", tt.body)

@@ -120,7 +120,7 @@ func (r *request) check(fields []field, version int) error {
 		return &badRequest{badTarget, r.target}
 	case r.kind != fleet.TokenRegistration && r.kind != fleet.TokenRemoval && r.kind != fleet.TokenJIT:
 		return &badRequest{badKind, string(r.kind)}
-	case utf8.RuneCountInString(r.demandID) > maxDemand || strings.ContainsFunc(r.demandID, unprintable):
+	case utf8.RuneCountInString(r.demandID) > maxDemand || strings.ContainsFunc(r.demandID, fleet.Hidden):
 		return &badRequest{badDemand, r.demandID}
 	}
 	if r.kind != fleet.TokenJIT {
@@ -219,22 +219,8 @@ func checkReply(host, reply string, shared bool) error {
 	return fmt.Errorf("an answer was wanted at %q, which is not under %s>", printable(reply), printable(own))
 }
 
-// printable makes foreign text fit for a log line and for a column: Postgres
-// takes no NUL.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unprintable(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if r := []rune(s); len(r) > maxPrintable {
-		s = string(r[:maxPrintable]) + "…"
-	}
-	return s
-}
-
-func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+// printable makes foreign text fit for a log line and for a column.
+func printable(s string) string { return fleet.ShownUpTo(s, maxPrintable) }
 
 func hexSum(b []byte) string {
 	sum := sha256.Sum256(b)
