@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/google/uuid"
@@ -57,23 +58,23 @@ func (tx *Tx) bury(ctx context.Context, l fleet.DeadLetter, actor fleet.Actor, g
 
 // DeadLetters lists the messages that failed for good, newest first.
 func (db *DB) DeadLetters(ctx context.Context) ([]fleet.DeadLetter, error) {
-	rows, err := db.pool.Query(ctx, `
-		SELECT id::text, subject, coalesce(trigger_id::text, ''), body, error, attempts, died_at
-		FROM muster.dead_letter
-		ORDER BY died_at DESC, id`)
-	if err == nil {
-		var all []fleet.DeadLetter
-		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.DeadLetter, error) {
-			var l fleet.DeadLetter
-			err := row.Scan(&l.ID, &l.Subject, &l.TriggerID, &l.Body, &l.Error, &l.Attempts, &l.DiedAt)
-			l.DiedAt = l.DiedAt.UTC()
-			return l, err
-		})
-		if err == nil {
-			return all, nil
-		}
-	}
-	return nil, fmt.Errorf("read dead letters: %w", translate(err))
+	return collect(db.EachDeadLetter(ctx))
+}
+
+// EachDeadLetter is DeadLetters one by one: there may be many, each with the
+// body of a message.
+func (db *DB) EachDeadLetter(ctx context.Context) iter.Seq2[fleet.DeadLetter, error] {
+	return stream("dead letters", func() (pgx.Rows, error) {
+		return db.pool.Query(ctx, `
+			SELECT id::text, subject, coalesce(trigger_id::text, ''), body, error, attempts, died_at
+			FROM muster.dead_letter
+			ORDER BY died_at DESC, id`)
+	}, func(row pgx.CollectableRow) (fleet.DeadLetter, error) {
+		var l fleet.DeadLetter
+		err := row.Scan(&l.ID, &l.Subject, &l.TriggerID, &l.Body, &l.Error, &l.Attempts, &l.DiedAt)
+		l.DiedAt = l.DiedAt.UTC()
+		return l, err
+	})
 }
 
 // TakeDeadLetter removes a dead letter and returns it; fleet.ErrNotFound where

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -251,27 +252,27 @@ type RunnerFilter struct {
 
 // Runners lists runners by target and name.
 func (db *DB) Runners(ctx context.Context, f RunnerFilter) ([]fleet.Observed, error) {
+	return collect(db.EachRunner(ctx, f))
+}
+
+// EachRunner is Runners one by one, for fleets of any size.
+func (db *DB) EachRunner(ctx context.Context, f RunnerFilter) iter.Seq2[fleet.Observed, error] {
 	labels := f.Labels
 	if labels == nil {
 		labels = []string{}
 	}
-	rows, err := db.pool.Query(ctx, `
-		SELECT`+observedColumns+observedFrom+`
-		WHERE (r.removed_at IS NOT NULL) = $1
-			AND ($2 = '' OR r.target = $2)
-			AND ($3 = '' OR r.status = $3)
-			AND ($4::bigint = 0 OR t.observed_us - r.offline_from_us >= $4)
-			AND r.labels @> $5
-			AND ($6 = '' OR r.name = $6)
-		ORDER BY r.target, r.name, r.runner_id`,
-		f.Removed, f.Target, string(f.Status), f.OfflineFor.Microseconds(), labels, f.Name)
-	if err == nil {
-		var all []fleet.Observed
-		if all, err = pgx.CollectRows(rows, scanObserved); err == nil {
-			return all, nil
-		}
-	}
-	return nil, fmt.Errorf("read runners: %w", translate(err))
+	return stream("runners", func() (pgx.Rows, error) {
+		return db.pool.Query(ctx, `
+			SELECT`+observedColumns+observedFrom+`
+			WHERE (r.removed_at IS NOT NULL) = $1
+				AND ($2 = '' OR r.target = $2)
+				AND ($3 = '' OR r.status = $3)
+				AND ($4::bigint = 0 OR t.observed_us - r.offline_from_us >= $4)
+				AND r.labels @> $5
+				AND ($6 = '' OR r.name = $6)
+			ORDER BY r.target, r.name, r.runner_id`,
+			f.Removed, f.Target, string(f.Status), f.OfflineFor.Microseconds(), labels, f.Name)
+	}, scanObserved)
 }
 
 // MarkRemoved notes that muster removed a runner, or found it removed, with

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,42 +31,89 @@ type TrailEvent struct {
 	Payload json.RawMessage
 }
 
-// Trail reads the audit trail, oldest first.
+// trailPage is how many events are read at a time. The payload of each has at
+// most 16 KiB.
+const trailPage = 500
+
+const trailColumns = `event_id::text, occurred_at, code, action, outcome, actor_type, actor, coalesce(target, ''),
+	coalesce(runner_id, 0), coalesce(runner_name, ''), coalesce(host, ''), coalesce(policy, ''),
+	coalesce(trigger_id, ''), coalesce(reason, ''), payload`
+
+// trailMatch is the condition of a TrailFilter, in $1 to $4.
+const trailMatch = `($1::bigint = 0 OR runner_id = $1)
+	AND ($2 = '' OR host = $2)
+	AND ($3 = '' OR code = $3)
+	AND ($4 = '' OR target = $4)`
+
+// Trail reads the audit trail, oldest first, all at once: see EachEvent.
 func (db *DB) Trail(ctx context.Context, f TrailFilter) ([]TrailEvent, error) {
-	var limit *int
+	return collect(db.EachEvent(ctx, f))
+}
+
+// EachEvent reads the audit trail, oldest first. It is read in pages, of which
+// one is in memory, and each is a statement of its own: a reader who takes his
+// time holds nothing up.
+func (db *DB) EachEvent(ctx context.Context, f TrailFilter) iter.Seq2[TrailEvent, error] {
 	if f.Limit > 0 {
-		limit = &f.Limit
+		return db.newestEvents(ctx, f)
 	}
-	rows, err := db.pool.Query(ctx, `
-		SELECT event_id::text, occurred_at, code, action, outcome, actor_type, actor, coalesce(target, ''),
-			coalesce(runner_id, 0), coalesce(runner_name, ''), coalesce(host, ''), coalesce(policy, ''),
-			coalesce(trigger_id, ''), coalesce(reason, ''), payload
-		FROM (
-			SELECT *
-			FROM api.audit
-			WHERE ($1::timestamptz IS NULL OR occurred_at >= $1)
-				AND ($2 = 0 OR runner_id = $2)
-				AND ($6 = '' OR target = $6)
-				AND ($3 = '' OR host = $3)
-				AND ($4 = '' OR code = $4)
-			ORDER BY occurred_at DESC, event_id DESC
-			LIMIT $5
-		) newest
-		ORDER BY occurred_at, event_id`, orNull(f.Since), f.RunnerID, f.Host, f.Code, limit, f.Target)
-	if err == nil {
-		var all []TrailEvent
-		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (TrailEvent, error) {
-			var e TrailEvent
-			err := row.Scan(&e.ID, &e.At, &e.Code, &e.Action, &e.Outcome, &e.Actor.Type, &e.Actor.Name, &e.Target,
-				&e.RunnerID, &e.RunnerName, &e.Host, &e.Policy, &e.TriggerID, &e.Reason, &e.Payload)
-			e.At = e.At.UTC()
-			return e, err
-		})
-		if err == nil {
-			return all, nil
+	return func(yield func(TrailEvent, error) bool) {
+		after, id := orNull(f.Since), uuid.Nil.String()
+		for {
+			page, err := collect(db.trailPage(ctx, f, after, id))
+			if err != nil {
+				yield(TrailEvent{}, err)
+				return
+			}
+			for _, e := range page {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if len(page) < trailPage {
+				return
+			}
+			last := page[len(page)-1]
+			after, id = &last.At, last.ID
 		}
 	}
-	return nil, fmt.Errorf("read the audit trail: %w", translate(err))
+}
+
+// trailPage are the events after a moment and an id; nil: from the beginning.
+func (db *DB) trailPage(ctx context.Context, f TrailFilter, after *time.Time, id string) iter.Seq2[TrailEvent, error] {
+	return stream("the audit trail", func() (pgx.Rows, error) {
+		return db.pool.Query(ctx, `
+			SELECT `+trailColumns+`
+			FROM api.audit
+			WHERE `+trailMatch+`
+				AND ($5::timestamptz IS NULL OR occurred_at >= $5 AND (occurred_at, event_id) > ($5, $6::uuid))
+			ORDER BY occurred_at, event_id
+			LIMIT $7`, f.RunnerID, f.Host, f.Code, f.Target, after, id, trailPage)
+	}, scanEvent)
+}
+
+// newestEvents are the newest of those that a filter lets through, oldest first.
+func (db *DB) newestEvents(ctx context.Context, f TrailFilter) iter.Seq2[TrailEvent, error] {
+	return stream("the audit trail", func() (pgx.Rows, error) {
+		return db.pool.Query(ctx, `
+			SELECT `+trailColumns+`
+			FROM (
+				SELECT *
+				FROM api.audit
+				WHERE `+trailMatch+` AND ($5::timestamptz IS NULL OR occurred_at >= $5)
+				ORDER BY occurred_at DESC, event_id DESC
+				LIMIT $6
+			) newest
+			ORDER BY occurred_at, event_id`, f.RunnerID, f.Host, f.Code, f.Target, orNull(f.Since), f.Limit)
+	}, scanEvent)
+}
+
+func scanEvent(row pgx.CollectableRow) (TrailEvent, error) {
+	var e TrailEvent
+	err := row.Scan(&e.ID, &e.At, &e.Code, &e.Action, &e.Outcome, &e.Actor.Type, &e.Actor.Name, &e.Target,
+		&e.RunnerID, &e.RunnerName, &e.Host, &e.Policy, &e.TriggerID, &e.Reason, &e.Payload)
+	e.At = e.At.UTC()
+	return e, err
 }
 
 // Table is what a query of a user's gave, as text.

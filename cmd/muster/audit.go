@@ -101,30 +101,27 @@ func (a *app) audit(ctx context.Context, f db.TrailFilter, runner runnerArg, lim
 		} else {
 			f.Limit = newestEvents
 		}
-		events, err := store.Trail(ctx, f)
-		if err != nil {
-			return err
-		}
-		if len(events) == f.Limit && !limited {
-			a.say("the newest %d events; --since shows more", newestEvents)
-		}
-		rows := make([]auditRow, len(events))
-		for i, e := range events {
-			rows[i] = auditRow{
-				EventID: e.ID, OccurredAt: e.At, Code: e.Code, Action: e.Action, Outcome: e.Outcome,
-				ActorType: e.Actor.Type, Actor: e.Actor.Name, Target: orNull(e.Target),
-				RunnerID: orNull(e.RunnerID), RunnerName: orNull(e.RunnerName), Host: orNull(e.Host),
-				Policy: orNull(e.Policy), TriggerID: orNull(e.TriggerID), Reason: orNull(e.Reason), Payload: e.Payload,
-			}
-		}
 		head := []string{"TIME", "CODE", "ACTION", "OUTCOME", "ACTOR", "TARGET", "ABOUT", "REASON"}
-		return show(a, output, rows, "no audit events", head, func(r auditRow) []string {
+		shown, err := stream(a, output, convert(store.EachEvent(ctx, f), auditRowOf), "no audit events", head, func(r auditRow) []string {
 			return []string{
 				moment(r.OccurredAt), string(r.Code), r.Action, string(r.Outcome), string(r.ActorType) + ":" + r.Actor,
 				deref(r.Target), about(r), deref(r.Reason),
 			}
 		})
+		if err == nil && !limited && shown == newestEvents {
+			a.say("the newest %d events; --since shows more", newestEvents)
+		}
+		return err
 	})
+}
+
+func auditRowOf(e db.TrailEvent) auditRow {
+	return auditRow{
+		EventID: e.ID, OccurredAt: e.At, Code: e.Code, Action: e.Action, Outcome: e.Outcome,
+		ActorType: e.Actor.Type, Actor: e.Actor.Name, Target: orNull(e.Target),
+		RunnerID: orNull(e.RunnerID), RunnerName: orNull(e.RunnerName), Host: orNull(e.Host),
+		Policy: orNull(e.Policy), TriggerID: orNull(e.TriggerID), Reason: orNull(e.Reason), Payload: e.Payload,
+	}
 }
 
 // about is what an event tells of, besides its target.

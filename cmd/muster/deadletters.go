@@ -48,17 +48,13 @@ func (a *app) deadLettersCommand() *cobra.Command {
 
 func (a *app) deadLetters(ctx context.Context, output format) error {
 	return a.withRecord(ctx, func(_ *config, store *db.DB) error {
-		letters, err := store.DeadLetters(ctx)
-		if err != nil {
-			return err
-		}
-		rows := make([]deadLetterRow, len(letters))
-		for i, l := range letters {
-			rows[i] = deadLetterRow{l.ID, l.Subject, orNull(l.TriggerID), l.Body, l.Error, l.Attempts, l.DiedAt}
-		}
-		return show(a, output, rows, "no dead letters", []string{"ID", "DIED", "ATTEMPTS", "SUBJECT", "ERROR"}, func(r deadLetterRow) []string {
+		rows := convert(store.EachDeadLetter(ctx), func(l fleet.DeadLetter) deadLetterRow {
+			return deadLetterRow{l.ID, l.Subject, orNull(l.TriggerID), l.Body, l.Error, l.Attempts, l.DiedAt}
+		})
+		_, err := stream(a, output, rows, "no dead letters", []string{"ID", "DIED", "ATTEMPTS", "SUBJECT", "ERROR"}, func(r deadLetterRow) []string {
 			return []string{r.ID, moment(r.DiedAt), strconv.Itoa(r.Attempts), r.Subject, r.Error}
 		})
+		return err
 	})
 }
 

@@ -94,24 +94,19 @@ func (a *app) runners(ctx context.Context, f db.RunnerFilter, output format) err
 		if err := knownTarget(ctx, c, store, "--target", f.Target); err != nil {
 			return err
 		}
-		found, err := store.Runners(ctx, f)
-		if err != nil {
-			return err
-		}
-		rows := make([]runnerRow, len(found))
-		for i, o := range found {
-			rows[i] = runnerRowOf(o)
-		}
+		rows := convert(store.EachRunner(ctx, f), runnerRowOf)
 		if f.Removed {
-			return show(a, output, rows, "no runners", []string{"TARGET", "ID", "NAME", "REMOVED", "CAUSE", "LABELS"}, func(r runnerRow) []string {
+			_, err := stream(a, output, rows, "no runners", []string{"TARGET", "ID", "NAME", "REMOVED", "CAUSE", "LABELS"}, func(r runnerRow) []string {
 				return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, momentOf(r.RemovedAt), string(deref(r.RemovalCause)), strings.Join(r.Labels, ",")}
 			})
+			return err
 		}
 		head := []string{"TARGET", "ID", "NAME", "STATUS", "BUSY", "OFFLINE", "SEEN", "LABELS"}
-		return show(a, output, rows, "no runners", head, func(r runnerRow) []string {
+		_, err := stream(a, output, rows, "no runners", head, func(r runnerRow) []string {
 			offline := span(time.Duration(deref(r.OfflineFor) * float64(time.Second)))
 			return []string{r.Target, strconv.FormatInt(r.RunnerID, 10), r.Name, orElse(string(deref(r.Status)), "-"), yesNo(r.Busy), offline, momentOf(r.LastSeenAt), strings.Join(r.Labels, ",")}
 		})
+		return err
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -236,20 +237,19 @@ func gaveUp(ctx context.Context, id string, at fleet.Run, away error) error {
 type runs interface {
 	Run(ctx context.Context, triggerID string) (fleet.Run, error)
 	Parts(ctx context.Context, triggerID string) ([]fleet.Run, error)
-	DeadLetters(ctx context.Context) ([]fleet.DeadLetter, error)
+	EachDeadLetter(ctx context.Context) iter.Seq2[fleet.DeadLetter, error]
 }
 
 // rejected is why a message never became a trigger; nil where it was not, or
 // not yet.
 func rejected(ctx context.Context, store runs, id string) error {
-	letters, err := store.DeadLetters(ctx)
-	if errors.Is(err, fleet.ErrUnavailable) {
-		return nil // not yet
-	}
-	if err != nil {
-		return err
-	}
-	for _, l := range letters {
+	for l, err := range store.EachDeadLetter(ctx) {
+		if errors.Is(err, fleet.ErrUnavailable) {
+			return nil // not yet
+		}
+		if err != nil {
+			return err
+		}
 		if l.ID == id {
 			return exit(exitFailed, "muster serve refused the trigger: %s", printable(l.Error))
 		}
