@@ -134,6 +134,9 @@ func (w *world) dead() int {
 			if w.jobs != nil && w.jobs.mourned[runnerKey(t.Scope, s.ID)] {
 				continue
 			}
+			if _, held := w.holds[runnerKey(t.Scope, s.ID)]; held {
+				continue
+			}
 			if t.covered && s.Shown == fleet.StatusOffline && !s.Online && !s.Busy && !isKept(s) {
 				n++
 			}

@@ -45,6 +45,8 @@ func (e *errand) String() string {
 // work hands out all that is due, and then the enforcement that syncs have
 // asked for, in any order and side by side.
 func (w *world) work() {
+	w.hold()
+	w.rename()
 	for _, t := range w.targets {
 		if !w.oneIn(8, "no sync") {
 			w.cron(&errand{Trigger: fleet.Trigger{

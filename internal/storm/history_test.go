@@ -61,7 +61,7 @@ func (w *world) wantHistory() {
 			FROM muster.runner_history
 			WHERE target = ANY($1) AND change <> 'renamed'
 			UNION ALL
-			SELECT e->>'target', (e->>'runner_id')::bigint, e->>'change', 1, 0
+			SELECT muster.current_target(e->>'target'), (e->>'runner_id')::bigint, e->>'change', 1, 0
 			FROM (
 				SELECT convert_from(body, 'UTF8')::jsonb->'data' AS e
 				FROM muster.outbox

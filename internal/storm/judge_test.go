@@ -24,6 +24,7 @@ func (w *world) judge() {
 	}
 	w.wantIntents(log)
 	w.wantCap(log)
+	w.wantHolds(log)
 	if w.about != aboutWork {
 		w.wantPauses(log)
 	}

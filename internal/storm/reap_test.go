@@ -58,7 +58,7 @@ func (w *world) covered() string {
 	var names []string
 	for _, t := range w.targets {
 		if t.covered {
-			names = append(names, t.Name)
+			names = append(names, t.born, otherName(t.born))
 		}
 	}
 	return strings.Join(names, ", ")

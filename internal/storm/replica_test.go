@@ -101,7 +101,7 @@ func (w *world) boot(i int) {
 		}
 	}
 	if w.jobs != nil && w.jobs.compares {
-		r.comparer = w.comparer(r, w.ears.signed)
+		r.comparer = w.comparer(r, w.signedNow())
 	}
 	w.replicas[i] = r
 	w.tell("%v starts", r)

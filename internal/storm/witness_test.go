@@ -90,8 +90,8 @@ func (w *world) listen() {
 	log := slog.New(slog.DiscardHandler)
 	e.signed = map[string]demand.Target{}
 	for _, t := range w.targets {
-		e.signed[t.Name] = demand.Target{Target: t.Target, Secrets: func(context.Context) ([]fleet.Secret, error) {
-			return []fleet.Secret{fleet.NewSecret(hookSecret(t.Name))}, nil
+		e.signed[t.born] = demand.Target{Target: t.Target, Secrets: func(context.Context) ([]fleet.Secret, error) {
+			return []fleet.Secret{fleet.NewSecret(hookSecret(t.born))}, nil
 		}}
 	}
 	intake := &demand.Intake{

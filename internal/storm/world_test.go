@@ -84,7 +84,8 @@ type world struct {
 	overlapped bool                // walks that the log cannot tell apart
 	calmSince  int64               // the Seq of the last event of the storm
 	suffered   map[githubsim.FaultKind]bool
-	turn       int // of replicas, in the calm
+	turn       int              // of replicas, in the calm
+	holds      map[string]int64 // by runner: the Seq of the last event before it was held
 	story      story
 	tally      tally
 }
@@ -92,8 +93,9 @@ type world struct {
 // target is a target and what belongs to it at GitHub.
 type target struct {
 	fleet.Target
-	covered bool // by the policy
-	allowed int  // beyond its caps, so far
+	born    string // the name that it had first
+	covered bool   // by the policy
+	allowed int    // beyond its caps, so far
 }
 
 // noBrake never halts: what a halt keeps is not tried.
@@ -116,7 +118,7 @@ const (
 
 func newWorld(t *rapid.T, r *record, of subject) *world {
 	w := &world{T: t, ctx: context.Background(), record: r, life: r.lives.Add(1), clock: newClock(),
-		suffered: map[githubsim.FaultKind]bool{}, tally: newTally(),
+		suffered: map[githubsim.FaultKind]bool{}, tally: newTally(), holds: map[string]int64{},
 	}
 	w.clock.ahead = w.sharePauses
 	w.tidyUp()
@@ -134,6 +136,7 @@ func newWorld(t *rapid.T, r *record, of subject) *world {
 			Target: fleet.Target{
 				Name: fmt.Sprintf("storm%d-%s", w.life, scope.Kind), Scope: scope, APIURL: w.api, MaxObservationGap: time.Hour, Brake: brake, Hosts: ownHosts,
 			},
+			born:    fmt.Sprintf("storm%d-%s", w.life, scope.Kind),
 			covered: i == 0 || rapid.IntRange(0, 3).Draw(t, "covered") > 0,
 		})
 		w.ok(w.sim.AddScope(scope))
@@ -179,11 +182,11 @@ func (w *world) askedFor() []string {
 	return names
 }
 
-// targetNames are for queries.
+// targetNames are all that targets have had, for queries.
 func (w *world) targetNames() []string {
-	names := make([]string, len(w.targets))
-	for i, t := range w.targets {
-		names[i] = t.Name
+	var names []string
+	for _, t := range w.targets {
+		names = append(names, t.born, otherName(t.born))
 	}
 	return names
 }
