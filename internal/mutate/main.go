@@ -145,18 +145,25 @@ func try(ctx context.Context, folder string, o options, servers *servers) ([]fat
 		group.Go(func() error {
 			var err error
 			fates[i], err = t.try(ctx, m)
-			done()
-			return err
+			if err != nil {
+				return err
+			}
+			done(fates[i])
+			return nil
 		})
 	}
 	return fates, group.Wait()
 }
 
-// progress says on standard error after every hundredth mutant how many were
-// tried. It may be called at once from many goroutines.
-func progress(folder string, of int) func() {
+// progress says on standard error which mutants survive, as soon as each was
+// tried, and after every hundredth how many were tried: a run may take an hour.
+// It may be called at once from many goroutines.
+func progress(folder string, of int) func(fate) {
 	var tried atomic.Int64
-	return func() {
+	return func(f fate) {
+		if !f.noticed {
+			fmt.Fprintf(os.Stderr, "survives: %v\n", f.mutant)
+		}
 		if n := tried.Add(1); n%100 == 0 {
 			fmt.Fprintf(os.Stderr, "%s: %d of %d tried\n", folder, n, of)
 		}

@@ -29,7 +29,7 @@ func (s *servers) env(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		s.dir = dir
-		s.postgres, err = standalone.StartPostgres(ctx, standalone.PostgresConfig{DataDir: dir, Log: slog.New(slog.DiscardHandler)})
+		s.postgres, err = standalone.StartPostgres(ctx, standalone.PostgresConfig{DataDir: dir, Fast: true, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return nil, fmt.Errorf("start Postgres for the tests: %w", err)
 		}
