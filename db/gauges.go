@@ -68,6 +68,7 @@ func (db *DB) Gauges(ctx context.Context) ([]Gauge, error) {
 		UNION ALL
 		SELECT 'outbox_age_seconds', '', '', '', coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)
 		FROM muster.outbox
+		WHERE created_at <= clock_timestamp()
 		UNION ALL
 		SELECT 'open_intents', '', '', '', count(*) FROM muster.action WHERE state = 'intended'
 		UNION ALL

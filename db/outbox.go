@@ -17,7 +17,7 @@ func (tx *Tx) Enqueue(ctx context.Context, messages ...fleet.OutboxMessage) erro
 	if len(messages) == 0 {
 		return nil
 	}
-	rows := make([][]any, 0, len(messages))
+	var rows, later [][]any
 	for _, m := range messages {
 		id := uuid.New()
 		if m.ID != "" {
@@ -34,10 +34,19 @@ func (tx *Tx) Enqueue(ctx context.Context, messages ...fleet.OutboxMessage) erro
 		if body == nil {
 			body = []byte{}
 		}
-		rows = append(rows, []any{id, m.Subject, headers, body})
+		if m.Due.IsZero() {
+			rows = append(rows, []any{id, m.Subject, headers, body})
+			continue
+		}
+		later = append(later, []any{id, m.Subject, headers, body, m.Due, m.Due})
 	}
-	_, err := tx.tx.CopyFrom(ctx, pgx.Identifier{"muster", "outbox"},
-		[]string{"id", "subject", "headers", "body"}, pgx.CopyFromRows(rows))
+	columns := []string{"id", "subject", "headers", "body"}
+	_, err := tx.tx.CopyFrom(ctx, pgx.Identifier{"muster", "outbox"}, columns, pgx.CopyFromRows(rows))
+	if err == nil && len(later) > 0 {
+		// Nobody claims a message before its moment, from which its age counts.
+		columns = append(columns, "created_at", "claimed_until")
+		_, err = tx.tx.CopyFrom(ctx, pgx.Identifier{"muster", "outbox"}, columns, pgx.CopyFromRows(later))
+	}
 	if err != nil {
 		return fmt.Errorf("put %s into the outbox: %w", messages[0].Subject, translate(err))
 	}

@@ -13,6 +13,30 @@ import (
 
 // Queue makes triggers true and has them published, once per id.
 func (tx *Tx) Queue(ctx context.Context, triggers ...fleet.Trigger) error {
+	return tx.queue(ctx, make([]time.Duration, len(triggers)), triggers)
+}
+
+// Later is a trigger for a moment that lies ahead.
+type Later struct {
+	fleet.Trigger
+	In time.Duration // from now, by Postgres's clock
+}
+
+// QueueLater has each trigger published when its moment has come, in one
+// statement, however many they are. A trigger is left out where one of its job
+// and name waits for an earlier moment or for the same second: the run of that
+// one leaves the next. It holds up no trigger that is to run at once, and is
+// joined to one that begins before its moment.
+func (tx *Tx) QueueLater(ctx context.Context, later ...Later) error {
+	triggers := make([]fleet.Trigger, len(later))
+	in := make([]time.Duration, len(later))
+	for i, l := range later {
+		triggers[i], in[i] = l.Trigger, max(l.In, time.Millisecond)
+	}
+	return tx.queue(ctx, in, triggers)
+}
+
+func (tx *Tx) queue(ctx context.Context, in []time.Duration, triggers []fleet.Trigger) error {
 	if len(triggers) == 0 {
 		return nil
 	}
@@ -34,23 +58,30 @@ func (tx *Tx) Queue(ctx context.Context, triggers ...fleet.Trigger) error {
 	}
 	rows, err := tx.tx.Query(ctx, `
 		INSERT INTO muster.run (trigger_id, job, name, source, parent, reason, state, queued_at)
-		SELECT trigger_id, job, name, source, parent, reason, 'queued', clock_timestamp()
-		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[])
-			AS t (trigger_id, job, name, source, parent, reason)
+		SELECT trigger_id, job, name, source, parent, reason, 'queued', clock_timestamp() + wait
+		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::interval[])
+			AS t (trigger_id, job, name, source, parent, reason, wait)
+		WHERE wait = '0' OR NOT EXISTS (
+			SELECT FROM muster.run q
+			WHERE q.job = t.job AND q.name = t.name AND q.state = 'queued'
+				AND q.queued_at > clock_timestamp() AND q.queued_at < clock_timestamp() + wait + interval '1 second')
 		ON CONFLICT (trigger_id) DO NOTHING
-		RETURNING trigger_id::text`, id, job, name, source, parent, reason)
-	var added []string
+		RETURNING trigger_id::text, CASE WHEN queued_at > clock_timestamp() THEN queued_at END`, id, job, name, source, parent, reason, in)
+	var added []fleet.OutboxMessage
 	if err == nil {
-		added, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		added, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fleet.OutboxMessage, error) {
+			var id string
+			var due *time.Time
+			err := row.Scan(&id, &due)
+			m := byID[id].Outgoing()
+			m.Due = utc(due)
+			return m, err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("queue %d triggers, the first of them %s: %w", len(triggers), triggers[0].Subject(), translate(err))
 	}
-	messages := make([]fleet.OutboxMessage, len(added))
-	for i, id := range added {
-		messages[i] = byID[id].Outgoing()
-	}
-	return tx.Enqueue(ctx, messages...)
+	return tx.Enqueue(ctx, added...)
 }
 
 // QueueOnce is Queue without those of whose job and name a run is queued since
@@ -68,7 +99,8 @@ func (tx *Tx) QueueOnce(ctx context.Context, triggers ...fleet.Trigger) error {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT name
 		FROM muster.run
-		WHERE job = $1 AND name = ANY($2) AND state = 'queued' AND queued_at > clock_timestamp() - $3::interval
+		WHERE job = $1 AND name = ANY($2) AND state = 'queued'
+			AND queued_at > clock_timestamp() - $3::interval AND queued_at <= clock_timestamp()
 		FOR SHARE SKIP LOCKED`, string(triggers[0].Job), names, requeueAfter)
 	var waiting []string
 	if err == nil {

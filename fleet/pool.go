@@ -122,6 +122,9 @@ type SizeDecision struct {
 	Reasons   []string // stable codes, see package policies, in the order in which they were found
 	Evidence  Evidence
 	Memory    SizeMemory // for the next decision on the pool
+	// NextAt is when a cool-down, a step or a back-off that holds the pool back
+	// ends, so that another decision may do more; zero: nothing of that kind does.
+	NextAt time.Time
 }
 
 // SizeMemory is what a decision has to know of those before it. The zero

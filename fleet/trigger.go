@@ -167,4 +167,5 @@ type OutboxMessage struct {
 	Subject string
 	Headers map[string]string
 	Body    []byte
+	Due     time.Time // when it is to be published, by Postgres's clock; zero: at once
 }

@@ -115,6 +115,13 @@ func (s *sizing) remember(before fleet.SizeMemory) (highest int) {
 	return m.Spans[0].Desired
 }
 
+// windowEnd is when the most that was desired leaves the cool-down window. What
+// is bounded by max however high it is waits for the period to end instead, so
+// the answer is never before now.
+func (s *sizing) windowEnd() time.Time {
+	return s.d.Memory.Spans[0].Until.Add(s.pool.Cooldown.Down + time.Microsecond)
+}
+
 func (s *sizing) grow() {
 	size := s.supply.Size()
 	change := s.d.Desired - size
@@ -128,9 +135,11 @@ func (s *sizing) grow() {
 	case s.supply.RetryAt.After(s.now):
 		s.because(SizeBackoff)
 		s.d.Evidence["retry_at"] = s.supply.RetryAt.UTC().Format(time.RFC3339)
+		s.d.NextAt = s.supply.RetryAt
 		return
 	case next.After(s.now):
 		s.because(SizeCooldownUp)
+		s.d.NextAt = next
 		s.d.Evidence["cooldown_until"] = next.UTC().Format(time.RFC3339)
 		return
 	}
@@ -144,6 +153,7 @@ func (s *sizing) grow() {
 	if change > step {
 		change = step
 		s.because(SizeStepUp)
+		s.d.NextAt = s.now.Add(s.pool.Cooldown.Up)
 	}
 	if change > 0 {
 		s.d.Direction, s.d.Change, s.d.Memory.UpAt = fleet.SizeUp, change, s.now
@@ -165,19 +175,23 @@ func (s *sizing) shrink(highest int) {
 		return
 	case s.now.Sub(m.Since) < s.pool.Cooldown.Down:
 		s.because(SizeYoung)
+		s.d.NextAt = m.Since.Add(s.pool.Cooldown.Down)
 		return
 	case floor >= size:
 		s.because(SizeWindow)
+		s.d.NextAt = s.windowEnd()
 		s.d.Evidence["highest"] = highest
 		return
 	case next.After(s.now):
 		s.because(SizeCooldownDown)
+		s.d.NextAt = next
 		s.d.Evidence["cooldown_until"] = next.UTC().Format(time.RFC3339)
 		return
 	}
 	change := size - floor
 	if floor > s.d.Desired {
 		s.because(SizeWindow)
+		s.d.NextAt = s.windowEnd()
 		s.d.Evidence["highest"] = highest
 	}
 	// Hosts that boot serve nobody yet, so those online have to be as many as
@@ -189,6 +203,7 @@ func (s *sizing) shrink(highest int) {
 	if step := s.pool.Step.Down.Of(size); change > step {
 		change = step
 		s.because(SizeStepDown)
+		s.d.NextAt = s.now.Add(shrinkEvery)
 	}
 	if change > 0 {
 		s.d.Direction, s.d.Change, m.DownAt = fleet.SizeDown, change, s.now

@@ -116,6 +116,7 @@ func (r *round) store(ctx context.Context, tx *db.Tx, runs map[string][]string) 
 	var leases []fleet.Lease
 	var messages []fleet.OutboxMessage
 	var audit []fleet.AuditEvent
+	var later []db.Later
 	done := map[string]fleet.Counts{}
 	kept := r.decided[:0]
 	for i, d := range r.decided {
@@ -138,6 +139,9 @@ func (r *round) store(ctx context.Context, tx *db.Tx, runs map[string][]string) 
 		for _, id := range runs[d.pool.Name] {
 			done[id] = d.counts()
 		}
+		if next := d.state.Decision.NextAt; !next.IsZero() {
+			later = append(later, d.lookAgain(next.Sub(r.now)))
+		}
 	}
 	r.decided = kept
 	if err := tx.SavePools(ctx, states); err != nil {
@@ -152,7 +156,18 @@ func (r *round) store(ctx context.Context, tx *db.Tx, runs map[string][]string) 
 	if err := tx.FinishTaken(ctx, done); err != nil {
 		return err
 	}
+	if err := tx.QueueLater(ctx, later...); err != nil {
+		return err
+	}
 	return tx.Audit(ctx, audit...)
+}
+
+// lookAgain is the trigger for the moment at which what holds the pool back ends.
+func (d decided) lookAgain(in time.Duration) db.Later {
+	return db.Later{In: in, Trigger: fleet.Trigger{
+		ID: uuid.NewString(), Job: fleet.JobScale, Name: d.pool.Name, Source: fleet.SourceSync,
+		Reason: "what held the pool back has ended",
+	}}
 }
 
 func (d decided) counts() fleet.Counts {

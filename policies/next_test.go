@@ -1,0 +1,47 @@
+package policies_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// A decision that is held back knows when that ends (issue 10).
+func TestSizeKnowsWhenWhatHoldsItBackEnds(t *testing.T) {
+	t.Parallel()
+	bounds := sized(0, 100, 0)
+	bounds.Step.Down = fleet.Portion{Count: 5}
+	pool := checked(t, bounds)
+	jobs := func(queued int) fleet.Demand {
+		return fleet.Demand{Queued: queued, Confidence: fleet.ConfidenceKnown, At: monday}
+	}
+	old := fleet.SizeMemory{Since: monday.Add(-time.Hour)}
+	for name, tt := range map[string]struct {
+		supply fleet.Supply
+		demand fleet.Demand
+		memory fleet.SizeMemory
+		want   time.Duration // from now; 0: nothing ends
+	}{
+		"as many as desired":   {fleet.Supply{Online: 3}, jobs(3), old, 0},
+		"grows at once":        {fleet.Supply{}, jobs(3), old, 0},
+		"step up":              {fleet.Supply{}, jobs(11), old, 30 * time.Second},
+		"cool-down up":         {fleet.Supply{}, jobs(3), fleet.SizeMemory{Since: old.Since, UpAt: monday.Add(-10 * time.Second)}, 20 * time.Second},
+		"back-off":             {fleet.Supply{RetryAt: monday.Add(time.Minute)}, jobs(3), old, time.Minute},
+		"shrinks at once":      {fleet.Supply{Online: 5}, jobs(3), old, 0},
+		"step down":            {fleet.Supply{Online: 20}, jobs(3), old, time.Minute},
+		"cool-down down":       {fleet.Supply{Online: 5}, jobs(3), fleet.SizeMemory{Since: old.Since, DownAt: monday.Add(-20 * time.Second)}, 40 * time.Second},
+		"young":                {fleet.Supply{Online: 5}, jobs(3), fleet.SizeMemory{Since: monday.Add(-time.Minute)}, 9 * time.Minute},
+		"demand is not known":  {fleet.Supply{Online: 5}, fleet.Demand{}, old, 0},
+		"as many were desired": {fleet.Supply{Online: 5}, jobs(3), fleet.SizeMemory{Since: old.Since, Spans: []fleet.DesiredSpan{{Desired: 5, Until: monday.Add(-4 * time.Minute)}, {Desired: 3, Until: monday.Add(-time.Minute)}}}, 6*time.Minute + time.Microsecond},
+	} {
+		got := pool.Size(tt.supply, tt.demand, tt.memory, monday)
+		want := time.Time{}
+		if tt.want != 0 {
+			want = monday.Add(tt.want)
+		}
+		if !got.NextAt.Equal(want) {
+			t.Errorf("%s: next look at %s (%v), want %s", name, got.NextAt, got.Reasons, want)
+		}
+	}
+}
