@@ -14,6 +14,7 @@ import (
 // Postgres's clock.
 type Health struct {
 	Server      string // version of Postgres
+	Replicas    int    // muster serve processes that are alive
 	DeadLetters int
 	Waiting     int           // messages in the outbox
 	OldestWait  time.Duration // of the oldest of them
@@ -25,15 +26,17 @@ type Health struct {
 func (db *DB) Health(ctx context.Context) (Health, error) {
 	var h Health
 	err := db.pool.QueryRow(ctx, `
-		SELECT current_setting('server_version'), (SELECT count(*) FROM muster.dead_letter),
+		SELECT current_setting('server_version'),
+			(SELECT count(*) FROM muster.replica WHERE seen_at > clock_timestamp() - $1::interval), (SELECT count(*) FROM muster.dead_letter),
 			o.n, o.age, a.n, a.age
 		FROM (
 			SELECT count(*) AS n, coalesce(clock_timestamp() - min(created_at), '0') AS age FROM muster.outbox
+			WHERE created_at <= clock_timestamp()
 		) o, (
 			SELECT count(*) AS n, coalesce(clock_timestamp() - min(intended_at), '0') AS age
 			FROM muster.action
 			WHERE state = 'intended'
-		) a`).Scan(&h.Server, &h.DeadLetters, &h.Waiting, &h.OldestWait, &h.OpenIntents, &h.OldestOpen)
+		) a`, replicaLife).Scan(&h.Server, &h.Replicas, &h.DeadLetters, &h.Waiting, &h.OldestWait, &h.OpenIntents, &h.OldestOpen)
 	if err != nil {
 		return Health{}, fmt.Errorf("read the state of the service: %w", translate(err))
 	}

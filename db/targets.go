@@ -81,11 +81,24 @@ func (tx *Tx) RefuseCredential(ctx context.Context, target string, what Refusal,
 		return fmt.Errorf("note the credential of target %s: %w", target, translate(err))
 	}
 	if tag.RowsAffected() == 0 {
-		return nil
+		return tx.renewRefusal(ctx, target, what, reason, now)
 	}
 	return tx.Audit(ctx, fleet.AuditEvent{
 		At: now, Code: fleet.AuditCredentialRefused, Actor: fleet.System, Target: target, Reason: reason,
 	})
+}
+
+// renewRefusal keeps the words of a refusal that stands those of GitHub's newest
+// answer. It is the same refusal, so the trail is not told again.
+func (tx *Tx) renewRefusal(ctx context.Context, target string, what Refusal, reason string, now time.Time) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE muster.target
+		SET credential_fault = $2, credential_fault_at = CASE WHEN credential_fault_of = 'act' THEN $3 ELSE credential_fault_at END
+		WHERE name = $1 AND credential_fault_of = $4 AND credential_fault <> $2`, target, reason, now, string(what))
+	if err != nil {
+		return fmt.Errorf("note the newest refusal of target %s: %w", target, translate(err))
+	}
+	return nil
 }
 
 // AcceptCredential notes that a target could be listed, with an audit event

@@ -100,6 +100,11 @@ func (r *recordExam) judge(s *sheet, c *config) {
 		s.add(levelWarn, postgres, weaknessMend, "PostgreSQL %s, %s", r.health.Server, weakness(r.standing))
 	}
 	r.judgeClock(s)
+	if n := r.health.Replicas; n > 0 {
+		s.ok("replicas", "%s", counted(n, "muster serve is alive", "muster serve processes are alive"))
+	} else {
+		s.add(levelWarn, "replicas", "start one: without it nothing is synced, deleted, sized or handed out", "no muster serve is alive")
+	}
 	switch n := r.health.DeadLetters; {
 	case n > 0:
 		s.add(levelWarn, "dead-letters", "see muster dead-letters, then retry or drop them", "%d failed for good", n)

@@ -36,7 +36,7 @@ func wellExamined(t *testing.T) (*examined, *config) {
 	e := &examined{
 		record: recordExam{
 			role: "muster_app", schema: db.SchemaStatus{Have: 12, Want: 12}, now: noon, at: noon,
-			health:    db.Health{Server: "17.2"},
+			health:    db.Health{Server: "17.2", Replicas: 2},
 			schedules: []db.ScheduleState{{Schedule: "sync/acme", After: noon.Add(-time.Minute), Lateness: 200 * time.Millisecond}},
 			targets: map[string]db.TargetHealth{"acme": {
 				TargetState:  fleet.TargetState{Target: target.Target, LastOutcome: fleet.SyncComplete, LastCompleteSyncAt: noon.Add(-time.Minute)},
@@ -64,6 +64,7 @@ func TestDoctorWhenAllIsWell(t *testing.T) {
 		}
 	}
 	want := map[string]string{
+		"replicas": "2 muster serve processes are alive",
 		"postgres": "PostgreSQL 17.2 as muster_app, schema 12 of 12", "clock": "Postgres and this host agree within 1ms",
 		"dead-letters": "none", "outbox": "none", "intents": "none",
 		"ticks": "schedules served: 1; none overdue, the newest ticks at most 200ms late", "nats": "nats-server 2.12.6",
@@ -189,6 +190,9 @@ func TestDoctorOnOneFault(t *testing.T) {
 		}, "acme unreadable", levelWarn,
 			"2 items of the newest listing could not be read: runner 1 a: labels is missing; item 2 of page 1: it is null or has no id; " +
 				"each is kept as it was known, and no policy deletes it; see api.syncs.unreadable_items, and register it anew where GitHub goes on showing it so"},
+		{"no replica", func(e *examined) { e.record.health.Replicas = 0 }, "replicas", levelWarn,
+			"no muster serve is alive; start one: without it nothing is synced, deleted, sized or handed out"},
+		{"one replica", func(e *examined) { e.record.health.Replicas = 1 }, "replicas", levelOK, "1 muster serve is alive"},
 		{"a suspect listing", func(e *examined) { health(e, func(h *db.TargetHealth) { h.Suspect = fleet.SuspectMassOffline }) }, "acme suspect", levelWarn,
 			"the newest complete listing looks like a fault: mass_offline; look at GitHub; policies keep everybody until a complete sync looks like a fleet"},
 		{"a halted policy", func(e *examined) {

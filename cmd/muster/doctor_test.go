@@ -172,7 +172,7 @@ func TestDoctorInATable(t *testing.T) {
 		rows = append(rows, strings.Join(strings.Fields(line)[:3], " "))
 	}
 	want := []string{
-		"LEVEL TARGET CHECK", "ok - postgres", "ok - clock", "ok - dead-letters", "ok - outbox", "ok - intents", "ok - ticks", "ok - nats",
+		"LEVEL TARGET CHECK", "ok - postgres", "ok - clock", "ok - replicas", "ok - dead-letters", "ok - outbox", "ok - intents", "ok - ticks", "ok - nats",
 		"ok acme credential", "ok acme scope", "ok acme permission", "ok acme clock", "ok acme rate",
 		"ok acme server", "ok acme capabilities", "ok acme sync", "ok acme policy",
 	}

@@ -175,9 +175,9 @@ func (a *app) planAll(ctx context.Context, store *db.DB, c *config, wanted []*po
 // summarise is the line that a preview begins with.
 func summarise(p enforce.Preview) string {
 	n := p.Plan.Counts
-	line := fmt.Sprintf("%s on %s (%s): act on %d, keep %d, halt at %d, %d not matched",
-		p.Policy.Name, p.Target, p.Policy.Enforcement, n[string(fleet.VerdictAct)], n[string(fleet.VerdictKeep)],
-		n[string(fleet.VerdictHalt)], p.NotMatched)
+	kept := n[string(fleet.VerdictKeep)] + int64(p.NotMatched)
+	line := fmt.Sprintf("%s on %s (%s): act on %d, keep %d, %d of them not matched, halt at %d",
+		p.Policy.Name, p.Target, p.Policy.Enforcement, n[string(fleet.VerdictAct)], kept, p.NotMatched, n[string(fleet.VerdictHalt)])
 	switch {
 	case p.Plan.Halt != "":
 		line += "; it would halt: " + p.Plan.Halt

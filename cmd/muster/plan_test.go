@@ -59,7 +59,7 @@ func TestPlan(t *testing.T) {
 	})
 
 	r := muster(t, env, "plan")
-	want := `reap on acme (enforce): act on 0, keep 7, halt at 0, 5 not matched
+	want := `reap on acme (enforce): act on 0, keep 12, 5 of them not matched, halt at 0
   max      0 of 5 in 1h used, 0 due now
   rate     0 of 10 in the last minute used, 0 due now
   VERDICT  REASONS       RUNNERS  SUCH AS
