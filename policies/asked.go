@@ -83,19 +83,25 @@ func (all askedFields) call(c *compiled, e celast.Expr) {
 	if call.IsMemberFunction() {
 		operands = append([]celast.Expr{call.Target()}, operands...)
 	}
-	logic, compares := false, false
+	logic, compares, orders := false, false, false
 	switch call.FunctionName() {
 	case operators.LogicalAnd, operators.LogicalOr, operators.LogicalNot, operators.Conditional:
 		logic = true
-	case operators.Equals, operators.NotEquals, operators.In,
-		operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals:
+	case operators.Equals, operators.NotEquals, operators.In:
 		compares = true
+	case operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals:
+		compares = true
+		orders = true
 	}
 	for i, operand := range operands {
 		variable, ok := variableOf(operand)
 		if compares && ok {
 			constant := c.constantOf(operands[1-i])
-			all.use(variable, operand.AsSelect().FieldName(), constant != nil, constant)
+			field := operand.AsSelect().FieldName()
+			all.use(variable, field, constant != nil, constant)
+			if orders {
+				all.order(variable, field)
+			}
 			continue
 		}
 		all.walk(c, operand, logic)
@@ -121,6 +127,14 @@ func (all askedFields) use(variable, field string, plain bool, constant ref.Val)
 	}
 	f.plain = f.plain && plain
 	f.note(constant)
+}
+
+// order notes that a field is compared by order with constants. Of a text no list
+// of values tells all: there are others before the first constant and between two.
+func (all askedFields) order(variable, field string) {
+	f := all[variable+"."+field]
+	_, text := (&activation{}).at(variable, field).Interface().(string)
+	f.plain = f.plain && !text
 }
 
 func (f *asked) note(constant ref.Val) {

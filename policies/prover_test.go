@@ -45,7 +45,12 @@ func TestADeletionMustBeDecidedByBeingOffline(t *testing.T) {
 		`runner.os == "linux" || runner.offline_for > duration("1h")`: addBoth,
 		// Between two of its own bounds, on which no fixed example falls.
 		`has(runner.age) && runner.age > duration("1h") && runner.age < duration("2h")`: addBoth,
-		`runner.name == runner.group`:         addBoth,
+		`runner.name == runner.group`: addBoth,
+		// Texts that are no constant of theirs stand before, between and after.
+		`runner.name < "m"`: addBoth,
+		`runner.name < "m" || runner.status == "offline" && runner.offline_for > duration("168h")`:                              addBoth,
+		`runner.name > "a" && runner.name < "b" || runner.status == "offline" && runner.offline_for > duration("168h")`:         addBoth,
+		`"m" >= runner.version && runner.version != "m" || runner.status == "offline" && runner.offline_for > duration("168h")`: addBoth,
 		`runner.name.matches("^org-[0-9]+$")`: addBoth,
 
 		`runner.status == "offline"`:                                          addLong,
@@ -94,6 +99,8 @@ func TestADeletionThatIsDecidedByBeingOffline(t *testing.T) {
 		`runner.offline_for >= duration("2h") && runner.labels.exists(l, l.startsWith("x"))`:                                         2 * time.Hour,
 		`!(runner.status != "offline" || has(runner.offline_for) && runner.offline_for < duration("3h")) && has(runner.offline_for)`: 3 * time.Hour,
 		`runner.os == "linux" ? runner.offline_for > duration("1h") : runner.offline_for > duration("2h")`:                           time.Hour + 1,
+		offline + ` && runner.version < "2.320.0"`:                                                                                   168*time.Hour + 1,
+		offline + ` && runner.name > "build-a" && "build-b" > runner.name`:                                                           168*time.Hour + 1,
 		`runner.never_online && runner.offline_for > duration("1h")`:                                                                 time.Hour + 1,
 		`runner.offline_for - duration("1h") > duration("1h")`:                                                                       24 * time.Hour, // the first that is tried
 		`duration("5h") < runner.offline_for && runner.name.matches("^org-")`:                                                        5*time.Hour + 1,
