@@ -80,6 +80,7 @@ var owners = map[string][]string{
 	"github.com/moby/moby/":                  {"db/dbtest"},
 	"github.com/nats-io/nats-server/":        {"internal/standalone"},
 	"github.com/nats-io/nats.go":             {"queue"},
+	"github.com/synadia-io/orbit.go":         {"queue"},
 	"github.com/prometheus/client_golang":    {"cmd/muster"},
 	"github.com/robfig/cron/":                {"internal/calendar"},
 	"github.com/santhosh-tekuri/jsonschema/": {},

@@ -14,12 +14,14 @@ import (
 )
 
 const (
-	// relayBatch is how many messages of a lane are on their way at once.
-	relayBatch = 256
+	// relayBatch is how many messages of a lane are on their way at once. A server
+	// takes at most 1,000 as one batch (ADR-50 of NATS).
+	relayBatch = 500
 	// relayLease is how long a claimed message is left alone by other relays.
-	// It has to be longer than a batch takes to be published and deleted, which
-	// callTimeout bounds twice, and is what a message waits whose relay dies.
-	relayLease = 15 * time.Second
+	// It has to be longer than a batch takes to be published together, refused,
+	// published one by one and deleted, each of which callTimeout bounds, and is
+	// what a message waits whose relay dies.
+	relayLease = 4 * callTimeout
 	// relayPoll finds what another process put in, or a dead one left behind.
 	relayPoll = time.Second
 )
@@ -27,7 +29,11 @@ const (
 // lanes are the parts of the outbox that a relay empties side by side: one for
 // each stream that muster publishes to, one for hosts, and one for the rest. So
 // a stream that takes nothing holds up no other.
-var lanes = []string{"trigger", "provision", "event", "host", "other"}
+var lanes = []string{"trigger", "provision", laneEvent, "host", "other"}
+
+// laneEvent is the lane whose messages are published together. All of them go
+// to one stream.
+const laneEvent = "event"
 
 // outbox is where messages wait, in lanes. Claim hands out up to n messages of a
 // lane and keeps them from others until the lease ends; a message that is not
@@ -174,7 +180,7 @@ func (r *Relay) pass(ctx context.Context, lane string) (int, error) {
 	if err != nil || len(messages) == 0 {
 		return 0, err
 	}
-	published, err := r.publish(messages)
+	published, err := r.publish(ctx, lane, messages)
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
 		// Somebody took the stream away, or the server its files.
 		if made := r.Conn.EnsureStreams(ctx); made != nil {
@@ -193,9 +199,24 @@ func (r *Relay) pass(ctx context.Context, lane string) (int, error) {
 	return len(messages), err
 }
 
-// publish sends all messages and waits for each one's acknowledgement, or for
-// callTimeout. It returns the ids of those the server has, and the first error.
-func (r *Relay) publish(messages []fleet.OutboxMessage) ([]string, error) {
+// publish sends all messages of a lane, and returns the ids of those that the
+// server has, and the first error.
+func (r *Relay) publish(ctx context.Context, lane string, messages []fleet.OutboxMessage) ([]string, error) {
+	if lane == laneEvent && len(messages) > 1 {
+		err := r.Conn.publishTogether(ctx, messages)
+		if err == nil {
+			return ids(messages), nil
+		}
+		if !refusedTogether(err) {
+			return nil, err
+		}
+	}
+	return r.publishEach(messages)
+}
+
+// publishEach sends each message by itself and waits for all acknowledgements, or
+// for callTimeout.
+func (r *Relay) publishEach(messages []fleet.OutboxMessage) ([]string, error) {
 	published, first := r.Conn.tellHosts(messages)
 	note := func(m fleet.OutboxMessage, err error) {
 		if first == nil {

@@ -147,6 +147,7 @@ var streams = []stream{
 			cfg.Description = "what muster tells of the fleet, as CloudEvents"
 			cfg.Subjects = []string{eventPrefix + ">"}
 			cfg.MaxAge = 72 * time.Hour
+			cfg.AllowAtomicPublish = true // the relay publishes many events together
 		},
 	},
 	{
