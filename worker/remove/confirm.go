@@ -96,10 +96,10 @@ func (r *Remover) against(ctx context.Context, target Target, req Request, a fle
 
 // counted is the input for a runner that the intent itself is counted for. The
 // intent has its place under the caps and the rate, so that neither is asked
-// again. A runner whose host was drained may have stopped for that, so that it
+// again: the rate has no act, and an allowance of one passes every cap. A runner whose host was drained may have stopped for that, so that it
 // counts as online. It is pure.
 func counted(in policies.Input, a fleet.Action) policies.Input {
-	in.Acted, in.ActedLastMinute = 0, 0
+	in.ActedLastMinute = 0
 	in.State.Allowance = 1
 	if !a.DrainedAt.IsZero() {
 		in.Runners[0].Status = fleet.StatusOnline

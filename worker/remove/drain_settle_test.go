@@ -38,7 +38,7 @@ func TestADrainThatWasInterruptedIsSettled(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		given func(w *drained, id int64)
-		want  string // state and reason
+		want  string // state and reason, and why the host is kept
 		trail string
 		told  int
 	}{
@@ -56,21 +56,26 @@ func TestADrainThatWasInterruptedIsSettled(t *testing.T) {
 			w.interrupted(id, w.clock())
 			w.ok(w.sim.Remove(acme, id))
 		}, "gone interrupted", "RN102I RN131I", 1},
+		{"between deletion and release, as long ago as a drain lasts", func(w *drained, id int64) {
+			w.interrupted(id, w.clock())
+			w.ok(w.sim.Remove(acme, id))
+			w.pass(fleet.DrainLife)
+		}, "gone interrupted", "RN102I RN131I", 1},
 		{"between deletion and release, long ago", func(w *drained, id int64) {
 			w.interrupted(id, w.clock())
 			w.ok(w.sim.Remove(acme, id))
 			w.pass(fleet.DrainLife + time.Second)
-		}, "gone interrupted", "RN102I RN132W", 0},
+		}, "gone interrupted drain_over", "RN102I RN132W", 0},
 		{"between deletion and release, and the host has registered again", func(w *drained, id int64) {
 			w.interrupted(id, w.clock())
 			w.ok(w.sim.Remove(acme, id))
 			w.exec(`UPDATE muster.runner SET host = 'r1' WHERE name = 'r2'`)
-		}, "gone interrupted", "RN102I RN132W", 0},
+		}, "gone interrupted host_at_work", "RN102I RN132W", 0},
 		{"between deletion and release, and the host is at work for somebody", func(w *drained, id int64) {
 			w.interrupted(id, w.clock())
 			w.ok(w.sim.Remove(acme, id))
 			w.beat("r1", "something", "busy", 0)
-		}, "gone interrupted", "RN102I RN132W", 0},
+		}, "gone interrupted host_at_work", "RN102I RN132W", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -85,7 +90,7 @@ func TestADrainThatWasInterruptedIsSettled(t *testing.T) {
 			}
 			w.ok(g.Wait())
 			w.ok(w.remover.Settle(w.ctx)) // nothing is left to do
-			w.want(tt.want, `SELECT state || ' ' || reason FROM api.actions`)
+			w.want(tt.want, `SELECT concat_ws(' ', state, reason, (SELECT reason FROM api.audit WHERE code = 'RN132W')) FROM api.actions`)
 			w.trail(tt.trail)
 			w.relay(tt.told)
 			if n := len(w.deletes(false)); n != 0 {

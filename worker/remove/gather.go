@@ -37,8 +37,9 @@ func Gather(ctx context.Context, r reader, p *policies.Policy, target fleet.Targ
 	if runner == 0 {
 		in.Runners, err = r.LiveRunners(ctx, target.Name)
 	} else {
-		in.Runners = make([]fleet.Observed, 1)
-		in.Runners[0], err = r.Runner(ctx, target.Name, runner)
+		var one fleet.Observed
+		one, err = r.Runner(ctx, target.Name, runner)
+		in.Runners = []fleet.Observed{one}
 	}
 	if err != nil {
 		return in, err
