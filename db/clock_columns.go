@@ -75,6 +75,7 @@ var clockColumns = map[string]timeKind{
 	"reconciliation.due_at":        due,
 	"reconciliation.groups_at":     past,
 	"reconciliation.listed_at":     past,
+	"refused_delivery.at":          past,
 	"replica.seen_at":              past,
 	"repository.compared_at":       past,
 	"repository.heard_at":          past,

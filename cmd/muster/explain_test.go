@@ -43,7 +43,7 @@ func TestExplanationOnAPage(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	const day = 24 * time.Hour
 	r := fleet.Observed{
-		Runner: fleet.Runner{ID: 7, Name: "build-07\x1b[2J", OS: "linux", Status: fleet.StatusOffline, Labels: []string{"linux", "x64"}, Version: "2.320.0"},
+		Runner: fleet.Runner{ID: 7, Name: "build-07\x1b[2J", OS: "linux", Status: fleet.StatusOffline, Labels: []string{"linux", "x64"}, Ephemeral: fleet.No, Version: "2.320.0"},
 		Target: "acme", Host: "build-07", FirstSeenAt: ago(90 * day), LastSeenAt: ago(40 * time.Second), StatusSince: ago(9 * day),
 		OfflineSince: ago(9 * day), LastOnlineAt: ago(9 * day), OfflineFor: 8*day + 23*time.Hour, OfflineListings: 6450, OfflineSpan: 9 * day,
 		Work:     fleet.Work{LastDoneAt: ago(9*day + time.Hour)},
