@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,12 +58,7 @@ func versionAtLeast(v, least ref.Val) ref.Val {
 	if !ok {
 		return unknownFields["runner.version"]
 	}
-	for i := range have {
-		if have[i] != want[i] {
-			return types.Bool(have[i] > want[i])
-		}
-	}
-	return types.True
+	return types.Bool(slices.Compare(have[:], want[:]) >= 0)
 }
 
 // parseVersion reads up to four dotted numbers; those left out are 0.

@@ -36,9 +36,6 @@ type compiled struct {
 // compile checks the expression in n. What is wrong with it is reported at its
 // place in the file; then, and where n is nil, the answer is nil.
 func (f *file) compile(path string, n ast.Node, in language, match bool) *compiled {
-	if n == nil {
-		return nil
-	}
 	var source string
 	if b, ok := n.(*ast.BoolNode); ok {
 		source = b.GetToken().Value

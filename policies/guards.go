@@ -31,10 +31,6 @@ func (f *file) guards(p *Policy, m, spec *mapping) {
 			f.fault(spec.node, "spec.guards is missing: a deletion needs grace and max, which have no default")
 		}
 	}
-	if m == nil {
-		p.Guards = g
-		return
-	}
 	f.inventory(&g, f.mapping("spec.guards.inventory", m.take("inventory")), deletes)
 
 	if deletes {

@@ -41,7 +41,7 @@ func (l *linter) lint() {
 			l.known[e.AsSelect().FieldName()] = true
 		}
 	}))
-	l.walk(root, scope{})
+	l.walk(root, nil)
 }
 
 func (l *linter) walk(e ast.Expr, in scope) {
@@ -59,12 +59,7 @@ func (l *linter) walk(e ast.Expr, in scope) {
 	case ast.ComprehensionKind:
 		c := e.AsComprehension()
 		l.walk(c.IterRange(), in)
-		inner := scope{c.IterVar(): c.IterRange()}
-		for name, over := range in {
-			if name != c.IterVar() {
-				inner[name] = over
-			}
-		}
+		inner := scope{c.IterVar(): c.IterRange()} // macros do not nest: see environment
 		for _, part := range []ast.Expr{c.AccuInit(), c.LoopCondition(), c.LoopStep(), c.Result()} {
 			l.walk(part, inner)
 		}
@@ -225,7 +220,7 @@ func (l *linter) labels(e ast.Expr, in scope) bool {
 		return e.AsSelect().FieldName() == "labels" && l.view(e.AsSelect().Operand()) == "Runner"
 	case ast.IdentKind:
 		over, bound := in[e.AsIdent()]
-		return bound && l.labels(over, without(in, e.AsIdent()))
+		return bound && l.labels(over, nil)
 	case ast.CallKind:
 		c := e.AsCall()
 		return c.FunctionName() == operators.Index && l.labels(c.Args()[0], in)
@@ -247,7 +242,7 @@ var escaped = regexp.MustCompile(`\\(?:[pP]\{[^}]*\}|.)`)
 func (l *linter) upper(e ast.Expr, in scope, pattern bool) (at ast.Expr, value string) {
 	if e.Kind() == ast.IdentKind {
 		if over, bound := in[e.AsIdent()]; bound {
-			return l.upper(over, without(in, e.AsIdent()), pattern)
+			return l.upper(over, nil, pattern)
 		}
 	}
 	for _, found := range l.literals(e) {
@@ -263,17 +258,6 @@ func (l *linter) upper(e ast.Expr, in scope, pattern bool) (at ast.Expr, value s
 		}
 	}
 	return nil, ""
-}
-
-// without hides a variable, so that one that ranges over itself ends.
-func without(in scope, name string) scope {
-	out := scope{}
-	for n, over := range in {
-		if n != name {
-			out[n] = over
-		}
-	}
-	return out
 }
 
 // constant is the value of a literal or of a param; nil where e is neither.

@@ -53,12 +53,14 @@ func (f *file) language(m *mapping) (language, bool) {
 			case !paramName.MatchString(name) || reserved[name]:
 				f.fault(key, "spec.params: %q cannot be a name: names of params are lower-case letters, digits and '_', and begin with a letter", name)
 			case value != nil:
-				if p, ok := f.param("spec.params."+name, value); ok {
-					p.key = key
-					in.params[name] = p
-				}
+				p := f.param("spec.params."+name, value)
+				p.key = key
+				in.params[name] = p
 			}
 		}
+	}
+	if len(f.faults) > before {
+		return in, false
 	}
 	env, err := environment()
 	if err == nil && len(in.params) > 0 {
@@ -72,55 +74,50 @@ func (f *file) language(m *mapping) (language, bool) {
 		f.faultAt(1, 1, "set up CEL: %v", err)
 	}
 	in.env = env
-	return in, len(f.faults) == before
+	return in, err == nil
 }
 
-// param reads the value of one.
-func (f *file) param(path string, n ast.Node) (param, bool) {
+// param reads the value of one. What comes of a value with a fault is of no use.
+func (f *file) param(path string, n ast.Node) param {
 	switch v := n.(type) {
 	case *ast.BoolNode:
-		return param{kind: cel.BoolType, value: types.Bool(v.Value)}, true
+		return param{kind: cel.BoolType, value: types.Bool(v.Value)}
 	case *ast.IntegerNode:
 		switch i := v.Value.(type) {
 		case int64:
-			return param{kind: cel.IntType, value: types.Int(i)}, true
+			return param{kind: cel.IntType, value: types.Int(i)}
 		case uint64:
 			if i < 1<<63 {
-				return param{kind: cel.IntType, value: types.Int(i)}, true
+				return param{kind: cel.IntType, value: types.Int(i)}
 			}
 		}
 		f.fault(n, "%s: %s is too large a number", path, n.GetToken().Value)
-		return param{}, false
+		return param{}
 	case *ast.FloatNode:
-		return param{kind: cel.DoubleType, value: types.Double(v.Value)}, true
+		return param{kind: cel.DoubleType, value: types.Double(v.Value)}
 	case *ast.StringNode, *ast.LiteralNode:
-		text, ok := f.paramText(path, n)
-		return param{kind: cel.StringType, value: types.String(text)}, ok
+		return param{kind: cel.StringType, value: types.String(f.paramText(path, n))}
 	case *ast.SequenceNode:
 		if len(v.Values) > maxParams {
 			f.fault(n, "%s: %d entries are too many, %d is the most", path, len(v.Values), maxParams)
-			return param{}, false
+			return param{}
 		}
-		ok := true
 		texts := make([]string, 0, len(v.Values))
 		for _, entry := range v.Values {
-			text, is := f.paramText(path, entry)
-			ok = ok && is
-			texts = append(texts, text)
+			texts = append(texts, f.paramText(path, entry))
 		}
-		return param{kind: cel.ListType(cel.StringType), value: types.DefaultTypeAdapter.NativeToValue(texts)}, ok
+		return param{kind: cel.ListType(cel.StringType), value: types.DefaultTypeAdapter.NativeToValue(texts)}
 	}
 	f.fault(n, "%s: want text, a number, true or false, or a list of texts, got %s", path, kind(n))
-	return param{}, false
+	return param{}
 }
 
-func (f *file) paramText(path string, n ast.Node) (string, bool) {
+func (f *file) paramText(path string, n ast.Node) string {
 	text, ok := f.text(path, n)
 	if ok && len(text) > maxParam {
 		f.fault(n, "%s: %d bytes are too long for a param, %d is the most", path, len(text), maxParam)
-		return "", false
 	}
-	return text, ok
+	return text
 }
 
 // size is how many entries a list among the params has, and how long its

@@ -49,7 +49,7 @@ type scanner struct {
 // peek gives the rune at the position, a newline at the end of a line; ok is
 // false at the end of the file.
 func (s *scanner) peek() (r rune, ok bool) {
-	if s.at.line < 1 || s.at.line > len(s.lines) {
+	if s.at.line > len(s.lines) {
 		return 0, false
 	}
 	if s.number != s.at.line {

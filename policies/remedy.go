@@ -169,7 +169,8 @@ func misfit(function, given string) string {
 		case strings.HasPrefix(types, "list("):
 			return "in takes one value, not a list: write runner.labels.exists(l, l in [\"gpu\", \"arm64\"])"
 		}
-		return plain(strings.SplitN(types, ", ", 2)[0]) + " is never in a list of texts: put it in quotes"
+		what, _, _ := strings.Cut(types, ", ")
+		return plain(what) + " is never in a list of texts: put it in quotes"
 	case "contains", "startsWith", "endsWith", "matches":
 		if onList {
 			return function + " is for text, not for a list: write \"gpu\" in runner.labels, or runner.labels.exists(l, l." + function + "(\"gpu\"))"
