@@ -137,7 +137,16 @@ func (tx *Tx) LiveRunners(ctx context.Context, target string) ([]fleet.Observed,
 // that carry all of its labels. A thousand pools that shrink do not read the whole
 // fleet each.
 func (db *DB) IdleRunners(ctx context.Context, target, pool string, labels []string) ([]fleet.Observed, error) {
-	rows, err := db.pool.Query(ctx, `
+	return idleRunners(ctx, db.pool, target, pool, labels)
+}
+
+// IdleRunners is DB.IdleRunners within the transaction.
+func (tx *Tx) IdleRunners(ctx context.Context, target, pool string, labels []string) ([]fleet.Observed, error) {
+	return idleRunners(ctx, tx.tx, target, pool, labels)
+}
+
+func idleRunners(ctx context.Context, q querier, target, pool string, labels []string) ([]fleet.Observed, error) {
+	rows, err := q.Query(ctx, `
 		SELECT`+observedColumns+observedFrom+`
 		WHERE r.target = $1 AND r.removed_at IS NULL AND r.status = 'online' AND NOT r.busy AND (r.pool = $2 OR r.labels @> $3)
 		ORDER BY r.runner_id`, target, pool, labels)

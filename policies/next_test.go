@@ -1,10 +1,12 @@
 package policies_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // A decision that is held back knows when that ends (issue 10).
@@ -42,6 +44,37 @@ func TestSizeKnowsWhenWhatHoldsItBackEnds(t *testing.T) {
 		}
 		if !got.NextAt.Equal(want) {
 			t.Errorf("%s: next look at %s (%v), want %s", name, got.NextAt, got.Reasons, want)
+		}
+	}
+}
+
+// Hosts that nobody can ask are not said to leave (issue 10).
+func TestOnlyAsManyAreToLeaveAsCanBeGivenUp(t *testing.T) {
+	t.Parallel()
+	before := fleet.SizeMemory{Since: monday.Add(-time.Hour), DownAt: monday.Add(-time.Hour)}
+	bounds := sized(0, 1000, 0)
+	d := checked(t, bounds).Size(fleet.Supply{Online: 600}, known(0, 0), before, monday)
+	if d.Direction != fleet.SizeDown || d.Change != 60 {
+		t.Fatalf("%s %d, want down 60", d.Direction, d.Change)
+	}
+	for free, want := range map[int]struct {
+		direction fleet.SizeDirection
+		change    int
+		downAt    time.Time
+		says      string
+	}{
+		600: {fleet.SizeDown, 60, monday, "60 of those without work are asked to leave"},
+		60:  {fleet.SizeDown, 60, monday, "60 of those without work are asked to leave"},
+		7:   {fleet.SizeDown, 7, monday, "7 of those without work may be given up: the others are new, held, or on a host that muster does not know and cannot ask; 0 are desired: 7 of those without work are asked to leave"},
+		0:   {fleet.SizeHold, 0, before.DownAt, "0 of those without work may be given up: the others are new, held, or on a host that muster does not know and cannot ask; 0 are desired: nothing to do now"},
+	} {
+		got := policies.GiveUp(d, free, before)
+		if got.Direction != want.direction || got.Change != want.change || !got.Memory.DownAt.Equal(want.downAt) {
+			t.Errorf("%d free: %s %d, last shrunk at %s, want %+v", free, got.Direction, got.Change, got.Memory.DownAt, want)
+		}
+		said := strings.Join(policies.TellSize(got), "; ")
+		if !strings.HasSuffix(said, want.says) {
+			t.Errorf("%d free: %q, want %q at the end", free, said, want.says)
 		}
 	}
 }

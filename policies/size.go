@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -208,6 +209,23 @@ func (s *sizing) shrink(highest int) {
 	if change > 0 {
 		s.d.Direction, s.d.Change, m.DownAt = fleet.SizeDown, change, s.now
 	}
+}
+
+// GiveUp bounds a decision to shrink by how many runners can be given up at all,
+// as [ChooseIdle] finds them. Where there are none, nothing is done: before is
+// what the decision remembered of earlier ones, and the pool did not shrink now.
+func GiveUp(d fleet.SizeDecision, free int, before fleet.SizeMemory) fleet.SizeDecision {
+	if d.Direction != fleet.SizeDown || free >= d.Change {
+		return d
+	}
+	d.Reasons = append(slices.Clone(d.Reasons), SizeNotOurs)
+	d.Evidence = maps.Clone(d.Evidence)
+	d.Evidence["free"] = free
+	d.Change = free
+	if free == 0 {
+		d.Direction, d.Memory.DownAt, d.NextAt = fleet.SizeHold, before.DownAt, time.Time{}
+	}
+	return d
 }
 
 // Waits after requests for hosts of which none came online.

@@ -54,6 +54,10 @@ const (
 	SizeWindow = "cooldown_window"
 	// SizeCooldownDown: the pool shrank a moment ago (evidence cooldown_until).
 	SizeCooldownDown = "cooldown_down"
+	// SizeNotOurs: fewer of those without work, or none, can be given up than are
+	// too many (evidence free): the others are new, held, or on a host that muster
+	// does not know, so that nobody could be asked.
+	SizeNotOurs = "hosts_unknown"
 	// SizeInUse: those too many are at work, or wanted by a job as long as
 	// others boot.
 	SizeInUse = "hosts_in_use"

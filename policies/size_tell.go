@@ -33,6 +33,7 @@ var sizeWords = map[string]string{
 	SizeWindow:        "{highest|was|were} desired within cooldown.down",
 	SizeCooldownDown:  "the pool shrank a moment ago, and may again at {cooldown_until}",
 	SizeInUse:         "the others online are at work or wanted by jobs",
+	SizeNotOurs:       "{free} of those without work may be given up: the others are new, held, or on a host that muster does not know and cannot ask",
 	SizeStepDown:      "step.down bounds what is taken away at once; the rest follows",
 }
 
@@ -64,7 +65,7 @@ func TellSize(d fleet.SizeDecision) []string {
 	case fleet.SizeUp:
 		return append(told, desired+": "+counted(fmt.Sprint(d.Change), "more is asked for", "more are asked for"))
 	case fleet.SizeDown:
-		return append(told, desired+": "+counted(fmt.Sprint(d.Change), "of those without work is taken away", "of those without work are taken away"))
+		return append(told, desired+": "+counted(fmt.Sprint(d.Change), "of those without work is asked to leave", "of those without work are asked to leave"))
 	case fleet.SizeHold:
 	}
 	return append(told, desired+": nothing to do now")

@@ -10,6 +10,7 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker/enforce"
+	"github.com/muster-fleet/muster/worker/scale"
 )
 
 func (a *app) explainCommand() *cobra.Command {
@@ -84,8 +85,28 @@ func (a *app) explain(ctx context.Context, runner runnerArg, output format) erro
 		if output == formatJSON {
 			return writeJSON(a.stdout, explanationOf(x))
 		}
-		return writePage(a.stdout, x)
+		pool, err := poolLine(ctx, store, c, &x.Runner)
+		if err != nil {
+			return err
+		}
+		return writePage(a.stdout, x, pool)
 	})
+}
+
+// poolLine tells of the pool that a runner counts for; empty: there is none.
+func poolLine(ctx context.Context, store *db.DB, c *config, r *fleet.Observed) (string, error) {
+	name := scale.HomeOf(c.pools, r)
+	if name == "" || !r.RemovedAt.IsZero() {
+		return "", nil
+	}
+	state, err := store.PoolState(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if state.Decision.At.IsZero() {
+		return name + ", which was not decided on yet", nil
+	}
+	return name + ": " + state.Reason, nil
 }
 
 // explanation is a runner's story in JSON.

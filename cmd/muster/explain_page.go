@@ -49,9 +49,10 @@ func (p *page) columns(indent int, rows [][]string) {
 	}
 }
 
-func writePage(w io.Writer, x enforce.Explanation) error {
+// writePage tells a runner's story; pool is of the pool that it counts for.
+func writePage(w io.Writer, x enforce.Explanation, pool string) error {
 	var p page
-	p.who(x)
+	p.who(x, pool)
 	p.head("IN SHORT")
 	for line := range strings.Lines(x.InShort()) {
 		p.line(2, "%s", line)
@@ -65,7 +66,7 @@ func writePage(w io.Writer, x enforce.Explanation) error {
 	return err
 }
 
-func (p *page) who(x enforce.Explanation) {
+func (p *page) who(x enforce.Explanation, pool string) {
 	r := &x.Runner
 	p.line(0, "%s  (%s, id %d)", r.Name, r.Target, r.ID)
 	doing := string(r.Status)
@@ -86,6 +87,9 @@ func (p *page) who(x enforce.Explanation) {
 		{"seen", fmt.Sprintf("first %s (%s ago), last %s (%s ago)", moment(r.FirstSeenAt), age(x.Now, r.FirstSeenAt), moment(r.LastSeenAt), age(x.Now, r.LastSeenAt))},
 		{"labels", orElse(strings.Join(r.Labels, ", "), "not known")},
 		{"is", what(r)},
+	}
+	if pool != "" {
+		rows = append(rows, []string{"pool", pool})
 	}
 	if r.Host != "" {
 		rows = append(rows, []string{"host", r.Host})

@@ -67,8 +67,15 @@ func TestExplanationOnAPage(t *testing.T) {
 	x.Opinions = []enforce.Opinion{{Policy: all[0], Decision: policies.Decide(all[0], in, now).Decisions[0], Readings: all[0].Read(&r, 0, x.Target, now)}}
 
 	var text strings.Builder
-	if err := writePage(&text, x); err != nil {
+	if err := writePage(&text, x, ""); err != nil {
 		t.Fatal(err)
+	}
+	var pooled strings.Builder
+	if err := writePage(&pooled, x, "gpu: 4 are desired: nothing to do now"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(pooled.String(), "  pool    gpu: 4 are desired: nothing to do now\n") {
+		t.Errorf("the page does not name the pool:\n%s", pooled.String())
 	}
 	golden := filepath.Join("testdata", "explain.txt")
 	if *update {

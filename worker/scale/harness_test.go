@@ -149,6 +149,15 @@ func (w *world) online(name string) db.RunnerRow {
 	}
 }
 
+// givable puts all runners on hosts that muster knows, so that the pool may give
+// them up. GitHub refuses the credential, so that none is.
+func (w *world) givable() {
+	w.Helper()
+	w.targets = map[string]remove.Target{"acme": {Target: fleet.Target{Name: "acme", Scope: acme, APIURL: "https://ghes.example.com/api/v3"}}}
+	w.exec(`UPDATE muster.runner SET host = name, first_seen_at = '2026-01-01'`)
+	w.exec(`UPDATE muster.target SET credential_fault = 'no', credential_fault_at = '2026-03-01', credential_fault_of = 'list'`)
+}
+
 // claim has a host come for each request that nobody has claimed.
 func (w *world) claim() {
 	w.Helper()

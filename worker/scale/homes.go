@@ -45,6 +45,11 @@ func (h homes) of(asked string, labels []string) string {
 	return home
 }
 
+// HomeOf is the name of the pool that a runner counts for; empty: none.
+func HomeOf(all []*policies.Pool, r *fleet.Observed) string {
+	return homesOf(r.Target, of(all, r.Target)).of(r.Pool, r.Labels)
+}
+
 // lacks are the labels of a pool that are not among these.
 func (h homes) lacks(pool string, labels []string) []string {
 	var lacks []string

@@ -36,6 +36,7 @@ func TestReplicasDecideAsOneThatRemembers(t *testing.T) {
 		}
 		w.claim()
 		w.sync(everybody)
+		w.givable()
 		w.tx(func(tx *db.Tx) error { // demand is known, as of now
 			if _, _, err := tx.ClaimReconciliation(w.ctx, "acme", w.clock(), w.clock()); err != nil {
 				return err

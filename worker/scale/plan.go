@@ -29,5 +29,9 @@ func Plan(ctx context.Context, store *db.DB, pool *policies.Pool, all []*policie
 		return Preview{}, err
 	}
 	weighed, findings := weigh(pool.Target, pools, in)
-	return Preview{State: decide(pool, weighed[pool.Name], last, now), Last: last, Findings: findings}, nil
+	state, err := giveUp(ctx, store, decide(pool, weighed[pool.Name], last, now), pool, all, last.Decision.Memory)
+	if err != nil {
+		return Preview{}, err
+	}
+	return Preview{State: state, Last: last, Findings: findings}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -75,10 +76,42 @@ func (r *round) run(ctx context.Context, tx *db.Tx, pool *policies.Pool, trigger
 		d.before, d.rounds, d.expired = before[d.pool.Name].Decision, f.rounds, expired[d.pool.Name]
 		d.state = decide(d.pool, f, before[d.pool.Name], r.now)
 	}
+	if err := r.giveUp(ctx, tx, before[pool.Name].Decision.Memory); err != nil {
+		return err
+	}
 	if err := r.store(ctx, tx, runs); err != nil {
 		return err
 	}
 	return tx.SaveFindings(ctx, r.target, findingKinds, findings, r.now)
+}
+
+// giveUp bounds the decision on the trigger's own pool by how many runners can be
+// given up at all, so that nothing is told which cannot happen.
+func (r *round) giveUp(ctx context.Context, tx *db.Tx, before fleet.SizeMemory) error {
+	own := &r.decided[0]
+	var err error
+	own.state, err = giveUp(ctx, tx, own.state, own.pool, r.all, before)
+	return err
+}
+
+// idleReader reads the runners of a pool that have no work.
+type idleReader interface {
+	IdleRunners(ctx context.Context, target, pool string, labels []string) ([]fleet.Observed, error)
+}
+
+func giveUp(ctx context.Context, from idleReader, s db.PoolState, pool *policies.Pool, all []*policies.Pool, before fleet.SizeMemory) (db.PoolState, error) {
+	if s.Decision.Direction != fleet.SizeDown {
+		return s, nil
+	}
+	runners, err := from.IdleRunners(ctx, pool.Target, pool.Name, pool.Labels)
+	if err != nil {
+		return s, err
+	}
+	idle := ofPool(runners, pool, all)
+	free := policies.ChooseIdle(idle, len(idle), s.Decision.At, pool.MinLifetime)
+	s.Decision = policies.GiveUp(s.Decision, len(free), before)
+	s.Reason = strings.Join(policies.TellSize(s.Decision), "; ")
+	return s, nil
 }
 
 // takeAlong adds the other pools of the target whose triggers wait, and returns

@@ -73,6 +73,7 @@ func TestAPoolThatShrinksIsLeftToItsOwnRun(t *testing.T) {
 		}
 		return tx.AddRunners(w.ctx, "acme", []db.RunnerRow{w.online("a"), w.online("b")})
 	})
+	w.givable()
 	w.wait("linux")
 	_, err := w.scaler.Handle(w.ctx, trigger("gpu"))
 	w.ok(err)

@@ -260,6 +260,11 @@ func TestAPoolShrinksOnlyWhereDemandIsKnown(t *testing.T) {
 	w.want("0 hold unknown", decided)
 	w.exec(`DELETE FROM muster.refused_delivery`)
 	compared(db.Reconciliation{AsOf: w.clock()})
+	w.want("0 hold known", decided)
+	w.want("true", `SELECT reason LIKE '%0 of those without work may be given up: the others are new, held, or on a host that muster does not know%' FROM api.pools`)
+	w.want("0", `SELECT count(*) FROM api.audit WHERE code = 'SC801I'`) // nothing is told that does not happen
+	w.givable()
+	compared(db.Reconciliation{AsOf: w.clock()})
 	w.want("0 down known", decided)
 	w.want("true", `SELECT demand_at = decided_at - interval '1 min' FROM api.pools`)
 }
