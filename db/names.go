@@ -294,6 +294,13 @@ func (tx *Tx) moveRows(ctx context.Context, tables []targetTable, from, to strin
 		what, sql string
 		args      []any
 	}{
+		// Else they would go with the runners.
+		{"keep holds of the new name", `
+			UPDATE muster.hold h
+			SET target = $1
+			WHERE h.target = $2 AND EXISTS (SELECT FROM muster.runner r WHERE r.target = $1 AND r.runner_id = h.runner_id)
+				AND NOT EXISTS (SELECT FROM muster.hold o WHERE o.target = $1 AND o.runner_id = h.runner_id
+					AND (o.until IS NULL OR o.until > clock_timestamp()))`, []any{from, to}},
 		{"drop runners listed under the new name", `DELETE FROM muster.runner WHERE target = $1`, []any{to}},
 		{"drop pages of the new name", `DELETE FROM muster.page WHERE target = $1`, []any{to}},
 		{"drop the row of the new name", `DELETE FROM muster.target WHERE name = $1`, []any{to}},

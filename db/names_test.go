@@ -186,6 +186,24 @@ func TestWitnessesUnderAFormerNameCount(t *testing.T) {
 	w.want("acme", `SELECT target FROM muster.delivery WHERE delivery_id = 'd3'`)
 }
 
+// A partial listing under the new name may have shown a runner that was held there.
+func TestRenameKeepsHoldsOfTheNewName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed()
+	alias := acme
+	alias.Name, alias.APIURL = "octo", "https://ghes.alias.example.com/api/v3"
+	w.tx(func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, alias, t0) })
+	w.exec(`INSERT INTO muster.runner (target, runner_id, name, os, status, busy, labels, fingerprint, first_seen_at, seen_at, status_since)
+		SELECT 'octo', runner_id, name, os, status, busy, labels, fingerprint, first_seen_at, seen_at, status_since FROM muster.runner`)
+	w.exec(`INSERT INTO muster.hold VALUES ('octo', 1, 'other', 'bob', now(), NULL), ('octo', 2, 'disk full', 'bob', now(), NULL)`)
+
+	if _, err := w.db.RenameTarget(w.ctx, db.Rename{From: "acme", To: alias, Actor: byHand}); err != nil {
+		t.Fatal(err)
+	}
+	w.want("1 disk, 2 disk full", `SELECT string_agg(concat_ws(' ', runner_id, reason), ', ' ORDER BY runner_id) FROM muster.hold WHERE target = 'octo'`)
+}
+
 // A name under which the first listing was refused has received events since.
 func TestRenameJoinsWhatTheNewNameHeard(t *testing.T) {
 	t.Parallel()
