@@ -115,7 +115,7 @@ const keepUndecided = 24 * time.Hour
 // that ended, and leases. Pools that nobody decides on and that are not among those
 // configured, by name, go after a day, and so do findings of targets without any that
 // somebody decides on.
-// Deliveries go once GitHub cannot repeat them any more, and its pauses once they
+// Deliveries go once GitHub cannot repeat them any more, refused ones too, and its pauses once they
 // are over; replicas that were killed, after an hour. The audit trail has a
 // retention of its own. It returns how many rows went from where.
 func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time, configured []string) (fleet.Counts, error) {
@@ -151,6 +151,8 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time, configured [
 		{"hosts", `DELETE FROM muster.host WHERE last_heartbeat_at < $1`},
 		{"holds", `DELETE FROM muster.hold WHERE until < $1`},
 		{"deliveries", `DELETE FROM muster.delivery WHERE at < $1`},
+		// Of targets whose workflow jobs nobody compares.
+		{"refusals", `DELETE FROM muster.refused_delivery WHERE at < $1`},
 		{"pauses", `DELETE FROM muster.github_pause WHERE until < $1`},
 		{"replicas", `DELETE FROM muster.replica WHERE seen_at < $1`},
 		{"leases", `DELETE FROM muster.lease WHERE deadline < $1`},
@@ -175,6 +177,8 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time, configured [
 			if least := now.Add(-keepDeliveries); least.Before(before) {
 				before = least
 			}
+		case "refusals":
+			before = now.Add(-keepDeliveries) // longer than a job that one told of can last
 		case "pauses":
 			before = now
 		case "pools":

@@ -87,6 +87,8 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	// GitHub repeats no delivery after a week, whatever else is kept.
 	w.exec(`INSERT INTO muster.delivery (target, delivery_id, at) VALUES ('acme', 'old', $1), ('acme', 'young', $2)`,
 		t0.AddDate(0, 0, -8).Add(-time.Second), t0.AddDate(0, 0, -8))
+	w.exec(`INSERT INTO muster.refused_delivery (target, delivery_id, at, reason) VALUES ('gone', 'old', $1, ''), ('acme', 'young', $2, '')`,
+		t0.AddDate(0, 0, -8).Add(-time.Second), t0.AddDate(0, 0, -8))
 	w.exec(`INSERT INTO muster.repository (target, repository, heard_at, compared_at) VALUES ('acme', 'acme/old', $1, $1), ('acme', 'acme/cold', $1, $2), ('acme', 'acme/new', NULL, NULL), ('gone', 'gone/new', NULL, NULL)`, old, young)
 	w.exec(`INSERT INTO muster.runner_group (target, group_id, name, visibility, public, selected) VALUES ('gone', '1', '', 'all', false, '{}'), ('acme', '1', '', 'all', false, '{}')`)
 	w.exec(`INSERT INTO muster.reconciliation (target, due_at) VALUES ('gone', $1), ('acme', $2)`, old, young)
@@ -117,7 +119,7 @@ func TestHousekeepDeletesWhatIsOldAndKeepsWhatIsNeeded(t *testing.T) {
 	keepHouse()
 	want := fleet.Counts{
 		"ticks": 3, "runs": 5, "schedules": 1, "grace_marks": 1, "syncs": 1, "actions": 1, "decisions": 2, "tokens": 2, "history": 1, "last_decisions": 2, "runners": 1,
-		"workflow_jobs": 1, "hosts": 1, "holds": 1, "deliveries": 1, "pauses": 1, "replicas": 1, "leases": 1, "pools": 2, "findings": 2,
+		"workflow_jobs": 1, "hosts": 1, "holds": 1, "deliveries": 1, "refusals": 1, "pauses": 1, "replicas": 1, "leases": 1, "pools": 2, "findings": 2,
 		"repositories": 2, "comparisons": 1, "hooks": 1, "runner_groups": 1,
 	}
 	if diff := cmp.Diff(want, counts); diff != "" {
