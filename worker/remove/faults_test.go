@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker/remove"
 )
 
@@ -184,4 +188,32 @@ func TestADrainThatCannotBeRecorded(t *testing.T) {
 	if n := len(w.deletes(false)); n != 0 {
 		t.Errorf("GitHub saw %d DELETEs", n)
 	}
+}
+
+// The record of one scope says nothing of another that has its name now.
+func TestNothingIsGatheredOfAnotherScope(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fleet(2)
+	moved := w.target().Target
+	moved.Scope.Owner = "other"
+	_, err := remove.Gather(w.ctx, w.db, w.policy, moved, 0, fleet.PolicyState{}, w.clock())
+	var identity *db.IdentityError
+	if !errors.As(err, &identity) {
+		t.Errorf("Gather = %v, want that the name stands for another scope", err)
+	}
+}
+
+// A policy that is halted already is not halted again, whoever finds a reason.
+func TestAHaltIsToldOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.remove("done", w.request(w.fleet(2)[0]))
+	for _, why := range []string{"the first", "the second"} {
+		w.ok(w.db.InTx(w.ctx, func(tx *db.Tx) error {
+			return remove.Halt(w.ctx, tx, "reap", "acme", policies.Plan{Halt: why, HaltedBy: "over_max"}, uuid.NewString(), w.clock())
+		}))
+	}
+	w.want("the first", `SELECT string_agg(reason, ', ') FROM api.audit WHERE code = 'PL220W'`)
+	w.want("1", `SELECT count(*) FROM muster.outbox WHERE subject = 'muster.v1.event.policy.halted'`)
 }
