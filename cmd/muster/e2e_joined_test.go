@@ -34,7 +34,7 @@ grants:`, 1), "")
 	}
 	w.serve().up()
 
-	const flood = 2000
+	const flood = 500
 	nc := w.nats.connect()
 	began := time.Now()
 	for i := range flood {
