@@ -44,7 +44,8 @@ func (a *app) onPool(ctx context.Context, name string, show func(*db.DB, scale.P
 		if err != nil {
 			return err
 		}
-		p, err := scale.Plan(ctx, store, pool, c.pools, now)
+		target, _ := c.target(pool.Target) // a pool has one, by the check of the configuration
+		p, err := scale.Plan(ctx, store, pool, c.pools, target.Hosts, now)
 		if errors.Is(err, fleet.ErrNotFound) {
 			return exit(exitFailed, "pool %s: target %s was never synced, so nobody knows what there is: muster trigger sync %s", name, pool.Target, pool.Target)
 		}

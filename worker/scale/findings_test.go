@@ -112,7 +112,7 @@ func TestAPoolDoesNotGrowForRepositoriesThatItsRunnersDoNotServe(t *testing.T) {
 	w.scale()
 	w.want("0 0", counted)
 	w.want("online 1 2", leases)
-	preview, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, w.clock())
+	preview, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, fleet.HostNames{}, w.clock())
 	w.ok(err)
 	if got := preview.State.Demand.Queued; got != 0 {
 		t.Errorf("Plan counts %d workflow jobs, want none", got)

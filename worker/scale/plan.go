@@ -16,9 +16,10 @@ type Preview struct {
 	Findings []fleet.Finding
 }
 
-// Plan decides as Handle does, on the same facts, and writes nothing.
+// Plan decides as Handle does, on the same facts, and writes nothing. hosts are
+// those that may register runners of the target.
 // fleet.ErrNotFound says that the target was never synced.
-func Plan(ctx context.Context, store *db.DB, pool *policies.Pool, all []*policies.Pool, now time.Time) (Preview, error) {
+func Plan(ctx context.Context, store *db.DB, pool *policies.Pool, all []*policies.Pool, hosts fleet.HostNames, now time.Time) (Preview, error) {
 	last, err := store.PoolState(ctx, pool.Name)
 	if err != nil {
 		return Preview{}, err
@@ -29,7 +30,7 @@ func Plan(ctx context.Context, store *db.DB, pool *policies.Pool, all []*policie
 		return Preview{}, err
 	}
 	weighed, findings := weigh(pool.Target, pools, in)
-	state, err := giveUp(ctx, store, decide(pool, weighed[pool.Name], last, now), pool, all, last.Decision.Memory)
+	state, err := giveUp(ctx, store, decide(pool, weighed[pool.Name], last, now), pool, all, hosts, last.Decision.Memory)
 	if err != nil {
 		return Preview{}, err
 	}

@@ -34,7 +34,7 @@ func TestAPlanCountsRequestsThatAreDueAsExpired(t *testing.T) {
 func (w *world) scaleAsPlanned() {
 	w.Helper()
 	before := w.value(leases)
-	p, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, w.clock())
+	p, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, fleet.HostNames{}, w.clock())
 	w.ok(err)
 	w.want(before, leases)
 	w.scale()
@@ -51,7 +51,7 @@ func TestPlanDecidesTheSameAndWritesNothing(t *testing.T) {
 	w.sync(everybody)
 	w.queue(3, "linux")
 	w.queue(1, "gpu")
-	preview, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, w.clock())
+	preview, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, fleet.HostNames{}, w.clock())
 	w.ok(err)
 	w.want("0 0 0", `SELECT concat_ws(' ', (SELECT count(*) FROM muster.pool), (SELECT count(*) FROM muster.lease), (SELECT count(*) FROM muster.finding))`)
 	if len(preview.Findings) != 1 || !preview.Last.Decision.At.IsZero() {

@@ -23,6 +23,7 @@ import (
 // one round, and the triggers after the first find nothing left to do.
 type round struct {
 	target  string
+	hosts   fleet.HostNames // that may register runners of the target
 	all     []*policies.Pool
 	now     time.Time
 	decided []decided // the pool of the trigger first
@@ -90,7 +91,7 @@ func (r *round) run(ctx context.Context, tx *db.Tx, pool *policies.Pool, trigger
 func (r *round) giveUp(ctx context.Context, tx *db.Tx, before fleet.SizeMemory) error {
 	own := &r.decided[0]
 	var err error
-	own.state, err = giveUp(ctx, tx, own.state, own.pool, r.all, before)
+	own.state, err = giveUp(ctx, tx, own.state, own.pool, r.all, r.hosts, before)
 	return err
 }
 
@@ -99,19 +100,32 @@ type idleReader interface {
 	IdleRunners(ctx context.Context, target, pool string, labels []string) ([]fleet.Observed, error)
 }
 
-func giveUp(ctx context.Context, from idleReader, s db.PoolState, pool *policies.Pool, all []*policies.Pool, before fleet.SizeMemory) (db.PoolState, error) {
+func giveUp(ctx context.Context, from idleReader, s db.PoolState, pool *policies.Pool, all []*policies.Pool, hosts fleet.HostNames, before fleet.SizeMemory) (db.PoolState, error) {
 	if s.Decision.Direction != fleet.SizeDown {
 		return s, nil
 	}
-	runners, err := from.IdleRunners(ctx, pool.Target, pool.Name, pool.Labels)
+	free, err := givable(ctx, from, pool, all, hosts, s.Decision.At)
 	if err != nil {
 		return s, err
 	}
-	idle := ofPool(runners, pool, all)
-	free := policies.ChooseIdle(idle, len(idle), s.Decision.At, pool.MinLifetime)
 	s.Decision = policies.GiveUp(s.Decision, len(free), before)
 	s.Reason = strings.Join(policies.TellSize(s.Decision), "; ")
 	return s, nil
+}
+
+// givable are the runners that a pool may give up, those first that have had no
+// work for longest. A host's claim to its runner counts where its name is one of
+// hosts.
+func givable(ctx context.Context, from idleReader, pool *policies.Pool, all []*policies.Pool, hosts fleet.HostNames, at time.Time) ([]fleet.Observed, error) {
+	runners, err := from.IdleRunners(ctx, pool.Target, pool.Name, pool.Labels)
+	if err != nil {
+		return nil, err
+	}
+	for i := range runners {
+		runners[i].Vouch(hosts)
+	}
+	own := ofPool(runners, pool, all)
+	return policies.ChooseIdle(own, len(own), at, pool.MinLifetime), nil
 }
 
 // takeAlong adds the other pools of the target whose triggers wait, and returns

@@ -266,7 +266,7 @@ func TestAPoolAtZeroIsAskedForWhatItsRunnersCarried(t *testing.T) {
 	w.decide("gpu") // the other pools are known, whoever is decided on
 	w.scale()
 	w.queue(2, "linux", "x64")
-	preview, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, w.clock())
+	preview, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, fleet.HostNames{}, w.clock())
 	w.ok(err)
 	if got := preview.State.Demand.Queued; got != 2 {
 		t.Errorf("Plan counts %d workflow jobs, want 2", got)

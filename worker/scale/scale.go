@@ -48,7 +48,7 @@ func (s *Scaler) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 	if err != nil {
 		return nil, err
 	}
-	r := round{target: pool.Target, all: all, now: now}
+	r := round{target: pool.Target, hosts: s.hosts(pool.Target), all: all, now: now}
 	err = s.DB.InTx(ctx, func(tx *db.Tx) error { return r.run(ctx, tx, pool, trigger) })
 	if errors.Is(err, fleet.ErrNotFound) {
 		// Never synced: what is there already is not known, and would be asked

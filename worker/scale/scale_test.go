@@ -82,7 +82,7 @@ func TestNothingIsAskedForWithoutAnInventory(t *testing.T) {
 	}
 	w.want("none", leases)
 	w.want("0", `SELECT count(*) FROM muster.outbox`)
-	if _, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, w.clock()); err == nil || !strings.Contains(err.Error(), "inventory of acme") {
+	if _, err := scale.Plan(w.ctx, w.db, w.pools[0], w.pools, fleet.HostNames{}, w.clock()); err == nil || !strings.Contains(err.Error(), "inventory of acme") {
 		t.Errorf("Plan: %v, want that there is no inventory", err)
 	}
 }

@@ -18,17 +18,12 @@ const carryOut = 45 * time.Second
 // have had no work for longest, and counts what became of each. One that is
 // spared is made good by the next, as far as there are idle ones.
 func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policies.Pool, d fleet.SizeDecision, trigger fleet.Trigger, counts fleet.Counts) error {
-	runners, err := s.DB.IdleRunners(ctx, pool.Target, pool.Name, pool.Labels)
+	idle, err := givable(ctx, s.DB, pool, all, s.hosts(pool.Target), d.At)
 	if err != nil {
 		return err
 	}
-	hosts := s.Remover.Targets()[pool.Target].Hosts
-	for i := range runners {
-		runners[i].Vouch(hosts)
-	}
-	own := ofPool(runners, pool, all)
 	began, fewer := time.Now(), 0
-	for _, r := range policies.ChooseIdle(own, len(own), d.At, pool.MinLifetime) {
+	for _, r := range idle {
 		if fewer == d.Change || time.Since(began) > carryOut {
 			return nil
 		}
@@ -57,6 +52,9 @@ func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policie
 	}
 	return nil
 }
+
+// hosts are those that may register runners of a target.
+func (s *Scaler) hosts(target string) fleet.HostNames { return s.Remover.Targets()[target].Hosts }
 
 // ofPool are the runners whose home is the pool, those of other pools being
 // known. It is pure.

@@ -149,6 +149,26 @@ func TestAPoolGivesUpTheHostsThatAreIdleLongest(t *testing.T) {
 
 // Whoever is at work by anybody's word is passed over, for the next longest
 // idle, and no more are taken than were decided.
+// A host that muster knows by its heartbeats and a grant for its name alone can
+// be asked, and its runner given up.
+func TestAPoolGivesUpHostsThatAGrantVouchesFor(t *testing.T) {
+	t.Parallel()
+	w := newCrowd(t, 3, 2, nil)
+	w.exec(`UPDATE muster.runner SET host = NULL`)
+	w.exec(`INSERT INTO muster.host (host, last_heartbeat_at) SELECT name, $1 FROM muster.runner`, w.clock())
+	w.exec(`INSERT INTO muster.host_runner (host, target, name, state, at) SELECT name, 'acme', name, 'idle', $1 FROM muster.runner`, w.clock())
+	w.scale()
+	w.want("hold", `SELECT direction FROM muster.pool`)
+	w.wantAsked("")
+
+	target := w.targets["acme"]
+	target.Hosts = fleet.HostNames{Prefixes: []string{"h"}}
+	w.targets = map[string]remove.Target{"acme": target}
+	w.scale()
+	w.want("down", `SELECT direction FROM muster.pool`)
+	w.wantAsked("h1 h2")
+}
+
 func TestAPoolPassesOverHostsAtWork(t *testing.T) {
 	t.Parallel()
 	w := newCrowd(t, 8, 2, nil)
