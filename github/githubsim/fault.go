@@ -59,6 +59,9 @@ const (
 	FaultFieldMissing FaultKind = "field-missing"
 	FaultFieldNull    FaultKind = "field-null"
 	FaultFieldWrong   FaultKind = "field-wrong" // of another JSON type
+	// FaultUnlabelled shows runners that are offline with an empty list of
+	// labels, as GitHub does with lost machines. It concerns no Field.
+	FaultUnlabelled FaultKind = "unlabelled"
 )
 
 // Faults in the rows of single pages of lists: their totals do not match.
@@ -237,7 +240,7 @@ func (s *Sim) expire() {
 	}
 }
 
-var rowKinds = []FaultKind{FaultFieldMissing, FaultFieldNull, FaultFieldWrong, FaultRowsTwice, FaultRowsLost, FaultRowsNull, FaultTotal}
+var rowKinds = []FaultKind{FaultFieldMissing, FaultFieldNull, FaultFieldWrong, FaultUnlabelled, FaultRowsTwice, FaultRowsLost, FaultRowsNull, FaultTotal}
 
 var faultKinds = append([]FaultKind{
 	FaultLatency, FaultSlowBody, FaultSkew, FaultStatus, FaultRedirect, FaultReset,

@@ -116,7 +116,7 @@ func (f strike) spoilList(rows []json.RawMessage) []json.RawMessage {
 		for _, i := range f.pick(len(rows), 1) {
 			rows[i] = json.RawMessage("null")
 		}
-	case FaultFieldMissing, FaultFieldNull, FaultFieldWrong:
+	case FaultFieldMissing, FaultFieldNull, FaultFieldWrong, FaultUnlabelled:
 		for _, i := range f.pick(len(rows), len(rows)) {
 			if members := object(rows[i]); members != nil {
 				rows[i] = joinObject(f.spoilField(members))
@@ -138,7 +138,21 @@ func (f strike) pick(n, unset int) []int {
 	return picked
 }
 
+// unlabel empties the labels of a runner that is offline.
+func unlabel(members []member) []member {
+	lost := slices.ContainsFunc(members, func(m member) bool { return m.name == "status" && string(m.value) == `"offline"` })
+	for i, m := range members {
+		if lost && m.name == "labels" {
+			members[i].value = json.RawMessage("[]")
+		}
+	}
+	return members
+}
+
 func (f strike) spoilField(members []member) []member {
+	if f.Kind == FaultUnlabelled {
+		return unlabel(members)
+	}
 	i := slices.IndexFunc(members, func(m member) bool { return m.name == f.Field })
 	if i < 0 {
 		return members

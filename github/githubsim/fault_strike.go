@@ -77,7 +77,7 @@ func (f *injected) concerns(r *http.Request, q query, st *scopeState) bool {
 	}
 	page, perPage := paging(r.URL.Query())
 	switch f.Kind {
-	case FaultFieldMissing, FaultFieldNull, FaultFieldWrong:
+	case FaultFieldMissing, FaultFieldNull, FaultFieldWrong, FaultUnlabelled:
 		return q.op == opList || q.op == opGet
 	case FaultRowsTwice, FaultRowsLost, FaultRowsNull, FaultTotal:
 		return q.op == opList

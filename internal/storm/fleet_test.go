@@ -28,7 +28,7 @@ func (w *world) populate(scope fleet.Scope) {
 		old = anyOf(w, "old: every nth", 2, 1, 3, 1, 0)
 	}
 	is := func(i, nth int) bool { return nth > 0 && i%nth == nth-1 }
-	_, err := w.sim.CreateMany(scope, size, func(i int) githubsim.RunnerSpec {
+	ids, err := w.sim.CreateMany(scope, size, func(i int) githubsim.RunnerSpec {
 		w.names++
 		spec := githubsim.RunnerSpec{
 			Name: w.runnerName(w.names), Online: !is(i, nth), Ephemeral: is(i, ephemeral),
@@ -43,6 +43,11 @@ func (w *world) populate(scope fleet.Scope) {
 		return spec
 	})
 	w.ok(err)
+	for i, id := range ids {
+		if is(i, keep) {
+			w.exempt(scope, id)
+		}
+	}
 }
 
 // runnerName has later runners stand anywhere in the order of names. No two lives

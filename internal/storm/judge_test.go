@@ -95,6 +95,7 @@ func (w *world) wantIntents(log []githubsim.Event) {
 		w.Errorf("DELETE of %s/%d without an intent", r.Scope, r.RunnerID)
 	}
 	for _, t := range w.targets {
+		w.wantExemptAlive(t)
 		kept := map[int64]bool{}
 		acted := map[int64]bool{}
 		denied := map[int64]bool{} // GitHub showed it all the same, when it was asked what had become of it

@@ -38,6 +38,9 @@ func (w *world) turnWeather() {
 	if !w.store.full && w.oneIn(5, "the store fills") {
 		w.weather = append(w.weather, w.fillStore())
 	}
+	if w.oneIn(3, "lost machines show no labels") {
+		w.weather = append(w.weather, w.emptyLabels())
+	}
 	some := []int{0, 0, 1, 1, 2, 4}
 	if w.reaping {
 		some = []int{0, 0, 1, 1}

@@ -84,8 +84,9 @@ type world struct {
 	overlapped bool                // walks that the log cannot tell apart
 	calmSince  int64               // the Seq of the last event of the storm
 	suffered   map[githubsim.FaultKind]bool
-	turn       int              // of replicas, in the calm
-	holds      map[string]int64 // by runner: the Seq of the last event before it was held
+	keepers    map[fleet.Scope]map[int64]bool // runners whose labels exempt them, by id
+	turn       int                            // of replicas, in the calm
+	holds      map[string]int64               // by runner: the Seq of the last event before it was held
 	story      story
 	tally      tally
 }
@@ -118,7 +119,7 @@ const (
 
 func newWorld(t *rapid.T, r *record, of subject) *world {
 	w := &world{T: t, ctx: context.Background(), record: r, life: r.lives.Add(1), clock: newClock(),
-		suffered: map[githubsim.FaultKind]bool{}, tally: newTally(), holds: map[string]int64{},
+		suffered: map[githubsim.FaultKind]bool{}, keepers: map[fleet.Scope]map[int64]bool{}, tally: newTally(), holds: map[string]int64{},
 	}
 	w.clock.ahead = w.sharePauses
 	w.tidyUp()
