@@ -108,6 +108,7 @@ var verbs = map[string]verb{
 		return nil, s.Approve(c.Job)
 	}},
 	"run-job":    {"scope! job! ids names", (*Sim).commandRunJob},
+	"move-job":   {"scope! job! ids names", (*Sim).commandMoveJob},
 	"finish-job": {"job! conclusion", (*Sim).commandFinishJob},
 	"dispatch":   {"scope!", (*Sim).commandDispatch},
 	"rerun": {"run!", func(s *Sim, c command, _ fleet.Scope) (any, error) {
@@ -131,9 +132,9 @@ var errCommand = errors.New("bad command")
 //	                             grant, rename, group, public, limits, app,
 //	                             suspend, uninstall,
 //	                             revoke-installation-tokens, fault, unfault,
-//	                             queue-job, approve, run-job, finish-job,
-//	                             dispatch, rerun, hook, unhook and deliver, with
-//	                             a JSON body
+//	                             queue-job, approve, run-job, move-job,
+//	                             finish-job, dispatch, rerun, hook, unhook and
+//	                             deliver, with a JSON body
 //	GET  /_sim/jobs              the truth about the workflow jobs
 //	GET  /_sim/deliveries?hook=N what a webhook was sent
 //	GET  /_sim/faults            the faults at work, as fault takes them

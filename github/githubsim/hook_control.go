@@ -49,14 +49,31 @@ func (s *Sim) commandQueueJob(c command, scope fleet.Scope) (any, error) {
 }
 
 func (s *Sim) commandRunJob(c command, scope fleet.Scope) (any, error) {
-	ids, err := s.ids(c, scope)
+	runner, err := s.oneRunner(c, scope, "run-job")
 	if err != nil {
 		return nil, err
 	}
-	if len(ids) != 1 {
-		return nil, fmt.Errorf("%w: run-job: want one of ids or names", errCommand)
+	return nil, s.RunJob(scope, runner, c.Job)
+}
+
+func (s *Sim) commandMoveJob(c command, scope fleet.Scope) (any, error) {
+	runner, err := s.oneRunner(c, scope, "move-job")
+	if err != nil {
+		return nil, err
 	}
-	return nil, s.RunJob(scope, ids[0], c.Job)
+	return nil, s.MoveJob(scope, runner, c.Job)
+}
+
+// oneRunner is the id of the only runner that a command names.
+func (s *Sim) oneRunner(c command, scope fleet.Scope, name string) (int64, error) {
+	ids, err := s.ids(c, scope)
+	if err != nil {
+		return 0, err
+	}
+	if len(ids) != 1 {
+		return 0, fmt.Errorf("%w: %s: want one of ids or names", errCommand, name)
+	}
+	return ids[0], nil
 }
 
 func (s *Sim) commandFinishJob(c command, _ fleet.Scope) (any, error) {

@@ -209,6 +209,8 @@ func TestControlJobsAndHooks(t *testing.T) {
 	do("approve", `{"job":1}`, 409, "it is queued")
 	do("run-job", `{"scope":"org/acme","job":2,"names":["a"]}`, 200, `{}`)
 	do("run-job", `{"scope":"org/acme","job":3}`, 400, "want one of")
+	do("move-job", `{"scope":"org/acme","job":2}`, 400, "move-job: want one of")
+	do("move-job", `{"scope":"org/acme","job":2,"names":["a"]}`, 409, "it has one")
 	do("finish-job", `{"job":2}`, 200, `{}`)
 	do("finish-job", `{"job":3,"conclusion":"cancelled"}`, 200, `{}`)
 	do("finish-job", `{"job":9}`, 404, "workflow job 9")

@@ -66,6 +66,35 @@ func (s *Sim) RunJob(scope fleet.Scope, runnerID, id int64) error {
 	})
 }
 
+// MoveJob gives a workflow job that is in progress to another runner of the same
+// scope, which has none. The hooks are told once more that it is in progress, now
+// with that runner and with the job's own start. The runner that had it is idle
+// then, and stays, also where it is ephemeral: it has not ended the job.
+func (s *Sim) MoveJob(scope fleet.Scope, runnerID, id int64) error {
+	return s.change(scope, runnerID, func(st *scopeState, r *runner, _ time.Time) error {
+		s.settleAll()
+		j := s.flows.byID[id]
+		switch {
+		case j == nil:
+			return fmt.Errorf("github simulator: move workflow job %d: %w", id, fleet.ErrNotFound)
+		case j.State != JobInProgress:
+			return fmt.Errorf("github simulator: move workflow job %d: it is %s: %w", id, j.State, fleet.ErrConflict)
+		case r.job != 0:
+			return fmt.Errorf("github simulator: move workflow job %d to runner %d of %s: it has one: %w", id, runnerID, scope, fleet.ErrBusy)
+		case j.at != st, !r.online, !s.takes(st, r, j.repo()):
+			return fmt.Errorf("github simulator: move workflow job %d to runner %d of %s: want an online runner of the same scope that takes jobs of %s: %w", id, runnerID, scope, j.Repository, fleet.ErrConflict)
+		}
+		from := j.runner
+		from.job, from.work, from.busyUntil = 0, nil, time.Time{}
+		s.note(st, from, ChangeMoved, "")
+		st.touch(from)
+		j.belong(st, r)
+		s.note(st, r, ChangeAssigned, "")
+		s.tell(j, JobInProgress)
+		return nil
+	})
+}
+
 // assign gives a job to a runner that has none.
 func (s *Sim) assign(st *scopeState, r *runner, j *workflowJob, now time.Time) {
 	r.job = j.ID // what is told first is that it has one

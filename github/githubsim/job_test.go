@@ -76,6 +76,37 @@ func TestAWorkflowJobGoesToARunnerThatFits(t *testing.T) {
 	}
 }
 
+func TestAWorkflowJobMovesToAnotherRunner(t *testing.T) {
+	t.Parallel()
+	s := start(t, githubsim.Config{Version: "3.19"})
+	r, _ := s.hook(org)
+	first := s.create(org, githubsim.RunnerSpec{Name: "first", Online: true})
+	once := s.create(org, githubsim.RunnerSpec{Name: "once", Online: true, Ephemeral: true})
+	dark := s.create(org, githubsim.RunnerSpec{Name: "dark"})
+	elsewhere := s.create(repo, githubsim.RunnerSpec{Name: "elsewhere", Online: true})
+	job := s.queue(githubsim.JobSpec{})
+	refused := func(name string, err error) {
+		t.Helper()
+		if err == nil {
+			t.Errorf("move %s: nil, want an error", name)
+		}
+	}
+	refused("a job that is queued", s.MoveJob(org, first, job))
+	must(t, s.RunJob(org, once, job))
+	refused("a job to the runner that has it", s.MoveJob(org, once, job))
+	refused("a job to a runner that is offline", s.MoveJob(org, dark, job))
+	refused("a job to a runner of another scope", s.MoveJob(repo, elsewhere, job))
+	refused("what is not there", s.MoveJob(org, first, 99))
+	must(t, s.MoveJob(org, first, job))
+	s.wantJobs("moved", "in_progress first")
+	s.wantShown("has the job", first, shown{"online", true})
+	s.wantShown("had the job, and stays", once, shown{"online", false})
+	must(t, s.Finish(org, first))
+	s.wantJobs("over", "success first")
+	s.wantShown("idle", first, shown{"online", false})
+	s.wantHeard("the hook was told of both runners", r, "queued 1", "in_progress 1 once", "in_progress 1 first", "completed 1 first")
+}
+
 func TestTheStatesOfAWorkflowJob(t *testing.T) {
 	t.Parallel()
 	s := start(t, githubsim.Config{})

@@ -15,6 +15,7 @@ const (
 	ChangeKilled     = "killed"
 	ChangeAssigned   = "assigned"
 	ChangeFinished   = "finished"
+	ChangeMoved      = "moved" // its workflow job has another runner now
 	ChangeRemoved    = "removed"
 	ChangeRenamed    = "renamed"
 	ChangeJob        = "job"       // a workflow job is now what Cause says
