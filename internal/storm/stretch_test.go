@@ -29,8 +29,10 @@ type jobs struct {
 	drained    map[string]int      // its host's answers in this batch
 	begun      []stretch
 	hookFaults []func()
-	stranger   *stranger       // nil: there is none
-	mourned    map[string]bool // runners whose webhooks have lost the end of their work
+	stranger   *stranger        // nil: there is none
+	slow       *slow            // likewise
+	moved      map[int64]string // workflow jobs that had another runner before, by which
+	mourned    map[string]bool  // runners whose webhooks have lost the end of their work
 
 	drains   bool // a policy drains hosts
 	compares bool // workflow jobs are compared with GitHub's
@@ -57,6 +59,7 @@ type stretch struct {
 	says       fleet.HostRunnerState
 	answers    answers // of its host, asked to let it go
 	hidden     bool    // comparisons are not told of it
+	moves      bool    // another runner had the job first, if there is one
 
 	target    *target
 	runner    string    // SCOPE/ID
@@ -77,6 +80,9 @@ func (s stretch) String() string {
 	}
 	if s.deletes {
 		said = append(said, "DELETE is not refused")
+	}
+	if s.moves {
+		said = append(said, "another runner had the job first")
 	}
 	return fmt.Sprintf("work of which %s tells: %s", cmp.Or(string(s.honest), "nobody has to"), strings.Join(said, ", "))
 }
@@ -116,6 +122,7 @@ func (w *world) drawStretch(p prospect) stretch {
 		late:    20 * time.Minute,
 		says:    anyOf(w, "host says", "", "", fleet.HostRunnerStopped, fleet.HostRunnerBusy),
 		hidden:  w.jobs.compares && !w.oneIn(4, "comparisons tell the truth"),
+		moves:   w.oneIn(3, "the job moves"),
 	}
 	if p.drainable {
 		// One that is shown offline is not drained.
@@ -123,8 +130,11 @@ func (w *world) drawStretch(p prospect) stretch {
 		s.says = anyOf(w, "of hosts", "", fleet.HostRunnerStopped, fleet.HostRunnerIdle, s.says)
 		s.answers = anyOf(w, "asked, the host answers", answersIdle, answersIdle, answersIdle, answersIdle, answersTruth, answersLate, answersNoise, answersNothing, answersDeaf)
 	}
-	if w.jobs.inside {
+	switch {
+	case w.jobs.inside:
 		s.honest = anyOf(w, "honest", from...)
+	case w.oneIn(2, "nobody tells"):
+		s.silence(p, w.jobs.compares)
 	}
 	switch s.honest {
 	case byListing:
@@ -153,6 +163,19 @@ func (w *world) drawStretch(p prospect) stretch {
 		s.answers = answersTruth
 	}
 	return s
+}
+
+// silence has nobody tell of a stretch of work.
+func (s *stretch) silence(p prospect, compares bool) {
+	s.list, s.look = aboutAll, aboutAll
+	if p.drainable {
+		s.list, s.look = aboutBusy, aboutBusy
+		s.answers = answersIdle
+	}
+	s.deletes = true
+	s.webhook = githubsim.FaultHookDropped
+	s.says = ""
+	s.hidden = compares
 }
 
 // begin gives a runner a workflow job, if it can have one: it is connected then.
@@ -187,13 +210,7 @@ func (w *world) beginLocked(scope fleet.Scope, id int64, s stretch) bool {
 		h.says = s.says
 		w.teach(h, s.answers)
 	}
-	mend := func() {}
-	if s.webhook != "" {
-		mend = w.inject(githubsim.Fault{Kind: s.webhook, Delay: s.late, Event: "workflow_job.in_progress"})
-	}
-	err := w.sim.Assign(scope, id)
-	mend()
-	if err != nil {
+	if w.assign(scope, r, s) != nil {
 		return false
 	}
 	if r, there := w.runner(scope, id); there {

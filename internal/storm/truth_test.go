@@ -16,7 +16,8 @@ import (
 
 // TestTruth is about runners at work that GitHub takes for dead. Its listings,
 // its answers by id and its DELETE lie, webhooks come late, twice or not at all,
-// hosts are silent or say that all is over. None of it may cost a workflow job,
+// hosts are silent or say that all is over. Jobs move from one runner to another,
+// and somebody occupies the endpoint of webhooks with slow bodies. None of it may cost a workflow job,
 // whatever the door by which a deletion is asked for, as long as one witness
 // tells the truth. This is the fault model:
 //
@@ -49,6 +50,7 @@ func TestTruth(t *testing.T) {
 		}
 		for range rapid.IntRange(4, 16).Draw(t, "rounds") {
 			w.turnWeather()
+			w.occupy()
 			w.liveWorking()
 			w.wantHosts()
 			w.passRound()
@@ -79,6 +81,10 @@ func TestTruth(t *testing.T) {
 			"stretches of work, told by drain":             0.1,
 			"jobs killed outside the fault model":          0.03,
 			"runners that a stranger claims":               1,
+			"rounds under slow bodies of nobody's":         1,
+			"workflow jobs that moved":                     1,
+
+			"workflow jobs that moved to the runner of the lower id": 0.5,
 		})
 	}
 }
@@ -247,6 +253,7 @@ func (w *world) calmWork() {
 		lift()
 	}
 	w.reveal()
+	w.endMoved()
 	w.calmStranger()
 	w.honestHosts()
 }
@@ -282,6 +289,7 @@ func (w *world) mourned() map[string]bool {
 	for _, j := range w.sim.Jobs() {
 		if begun[j.ID] && !over[j.ID] {
 			runners[w.placeOf(j)] = true
+			runners[w.jobs.moved[j.ID]] = true
 		}
 	}
 	return runners

@@ -96,7 +96,7 @@ func (w *world) listen() {
 	}
 	intake := &demand.Intake{
 		Log: log, DB: store, Now: w.clock.tell, Targets: func() map[string]demand.Target { return e.signed }, Conn: n,
-		Pools: w.poolsFor,
+		Pools: w.poolsFor, Refusals: &demand.Refusals{},
 	}
 	beats := &demand.Listener{
 		Log: log, DB: store, Conn: n,
@@ -121,6 +121,7 @@ func (w *world) listen() {
 		receivers[way].ServeHTTP(rw, r)
 	}))
 	w.Cleanup(server.Close)
+	w.drawSlowBodies(server.Listener.Addr().String())
 	for _, t := range w.targets {
 		way := anyOf(w, "webhooks", "http", "nats")
 		id, err := w.sim.AddHook(githubsim.Hook{
