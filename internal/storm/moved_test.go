@@ -1,6 +1,8 @@
 package storm_test
 
 import (
+	"slices"
+
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
 )
@@ -61,6 +63,11 @@ func (w *world) waystation(scope fleet.Scope, to githubsim.State) (githubsim.Sta
 		}
 	}
 	return githubsim.State{}, false
+}
+
+// withMoved are the runners of a scope that have a job that moved.
+func (w *world) withMoved(scope fleet.Scope) []githubsim.State {
+	return slices.DeleteFunc(w.sim.Snapshot(scope), func(r githubsim.State) bool { return w.jobs.moved[r.Job] == "" })
 }
 
 // endMoved ends the jobs that moved: until then they are the work of the runners

@@ -148,6 +148,10 @@ func (w *world) drawStretch(p prospect) stretch {
 			s.look = anyOf(w, "of looks", s.look, aboutBusy)
 		}
 	case byWebhook:
+		if w.oneIn(2, "nobody else tells") {
+			s.silence(p, w.jobs.compares)
+			s.moves = true
+		}
 		s.webhook, s.late = anyOf(w, "of webhooks", "", "", githubsim.FaultHookTwice), 0
 		if p.recordedOnline && w.oneIn(2, "late") {
 			s.webhook = githubsim.FaultHookLate

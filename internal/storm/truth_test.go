@@ -158,6 +158,9 @@ func (w *world) comeIn() {
 		if len(all) == 0 {
 			continue
 		}
+		if moved := w.withMoved(t.Scope); len(moved) > 0 && w.oneIn(2, "what a job moved to") {
+			all = moved
+		}
 		id := all[rapid.IntRange(0, 999).Draw(w.T, "runner")%len(all)].ID
 		if w.unspoken(t.Scope, id) {
 			continue
