@@ -156,6 +156,9 @@ func TestVersionAtLeast(t *testing.T) {
 		{"2.320.0.1.1", "2.320.0", "unknown"},
 		{"2..0", "2.320.0", "unknown"},
 		{"99999999999999999999.0.0", "2.320.0", "unknown"},
+		{"2.a", "2.0", "unknown"},
+		{"4294967295", "4294967295", "yes"},
+		{"4294967296", "2.320.0", "unknown"},
 	}
 	for _, tt := range tests {
 		r := fleet.Observed{Runner: fleet.Runner{ID: 1, Version: tt.version}}

@@ -45,7 +45,13 @@ func TestADeletionMustBeDecidedByBeingOffline(t *testing.T) {
 		`runner.os == "linux" || runner.offline_for > duration("1h")`: addBoth,
 		// Between two of its own bounds, on which no fixed example falls.
 		`has(runner.age) && runner.age > duration("1h") && runner.age < duration("2h")`: addBoth,
-		`runner.name == runner.group`: addBoth,
+		// What stands in a map or a message is not listed by its constants.
+		`{"a": runner.name}["a"] == "b"`:                  addBoth,
+		`{runner.name: "a"}["b"] == "a"`:                  addBoth,
+		`Target{name: runner.name}.name == "b"`:           addBoth,
+		`[target].exists(t, t.scope == "org/acme")`:       addBoth,
+		`has(runner.age) && runner.age < duration("1ns")`: addBoth,
+		`runner.name == runner.group`:                     addBoth,
 		// Texts that are no constant of theirs stand before, between and after.
 		`runner.name < "m"`: addBoth,
 		`runner.name < "m" || runner.status == "offline" && runner.offline_for > duration("168h")`:                              addBoth,
@@ -135,6 +141,7 @@ func TestAMatchThatIsNeverTrueIsRefused(t *testing.T) {
 		{deletes(offline + ` && has(runner.age) && runner.age < duration("1m") && runner.age > duration("2m")`), "conditions exclude each other"},
 		{deletes(offline + ` && runner.newer_registrations > 3 && runner.newer_registrations < 2`), "conditions exclude each other"},
 		{deletes(offline + ` && target.name == "elsewhere"`), "conditions exclude each other"},
+		{deletes(offline + ` && has(runner.age) && runner.age < duration("-1h")`), "conditions exclude each other"},
 		{deletes(offline + ` && host.known && !host.known`), "conditions exclude each other"},
 		{document(quote(offline) + "\n  exempt: {all-of-them: runner.offline_for > duration(\"30m\")}"), "an exemption covers"},
 		{drains(`runner.status == "online" && !runner.busy && runner.offline_for > duration("1h")`), "may be drained, which is online and not busy"},
