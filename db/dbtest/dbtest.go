@@ -33,7 +33,7 @@ const (
 const startLimit = 5 * time.Minute
 
 // stopLimit is when a server that does not stop is killed.
-const stopLimit = 20 * time.Second
+const stopLimit = 2 * time.Minute
 
 // process holds what the tests of this process share.
 var process struct {
