@@ -67,7 +67,7 @@ func TestTriggersThatWaitAreDoneWithOne(t *testing.T) {
 	w.end(run, fleet.RunDone)
 	begun := w.started(next, time.Minute, 1)
 	w.joined(third, next)
-	// What comes now came after it began to look.
+	// A trigger that comes now came after the run began to look.
 	fifth := trigger()
 	w.disposition(fifth, fleet.DispositionElsewhere)
 	w.end(begun, fleet.RunDone)

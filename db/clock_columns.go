@@ -162,7 +162,7 @@ var leapStatements = []string{
 	// Caps count over a rolling window, of a week at most in practice.
 	`UPDATE muster.action SET intended_at = intended_at + $1::interval
 		WHERE intended_at <= $2::timestamptz - $1::interval AND intended_at > $2::timestamptz - $1::interval - interval '7 days'`,
-	// What GitHub asked for is not over.
+	// The pause that GitHub asked for is not over.
 	`UPDATE muster.github_pause SET until = until + $1::interval, told_at = told_at + $1::interval
 		WHERE told_at <= $2::timestamptz - $1::interval AND until > $2::timestamptz - $1::interval`,
 	// Hosts that boot have as long as before.
@@ -171,7 +171,7 @@ var leapStatements = []string{
 	// Nobody was seen offline during the leap.
 	`UPDATE muster.target SET last_complete_sync_at = last_complete_sync_at + $1::interval
 		WHERE last_complete_sync_at <= $2::timestamptz - $1::interval`,
-	// What an event says of a job protects its runner for a time.
+	// An event about a job protects its runner for a time.
 	`UPDATE muster.workflow_job SET changed_at = changed_at + $1::interval
 		WHERE state <> 'completed' AND changed_at <= $2::timestamptz - $1::interval`,
 }

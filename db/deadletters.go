@@ -151,7 +151,7 @@ func (tx *Tx) Housekeep(ctx context.Context, now, before time.Time, configured [
 		{"hosts", `DELETE FROM muster.host WHERE last_heartbeat_at < $1`},
 		{"holds", `DELETE FROM muster.hold WHERE until < $1`},
 		{"deliveries", `DELETE FROM muster.delivery WHERE at < $1`},
-		// Of targets whose workflow jobs nobody compares.
+		// These targets have workflow jobs that nobody compares.
 		{"refusals", `DELETE FROM muster.refused_delivery WHERE at < $1`},
 		{"pauses", `DELETE FROM muster.github_pause WHERE until < $1`},
 		{"replicas", `DELETE FROM muster.replica WHERE seen_at < $1`},

@@ -89,7 +89,7 @@ func TestScopeUnderAnotherNameIsRefused(t *testing.T) {
 		}
 	}
 
-	// Of processes that come at once with two names, one wins.
+	// Two processes may come at once with two names: one wins.
 	fresh := fleet.Target{Scope: fleet.Scope{Kind: fleet.ScopeOrg, Owner: "octo"}, APIURL: fleet.DefaultAPIURL}
 	var g errgroup.Group
 	won := make([]bool, 8)

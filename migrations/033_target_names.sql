@@ -1,4 +1,4 @@
--- What is known of runners belongs to their scope and server, not to the name
+-- The knowledge about runners belongs to their scope and server, not to the name
 -- that the target has in the configuration. Renaming a target moves all its rows
 -- in one transaction: the foreign keys are checked at its end.
 ALTER TABLE muster.sync ALTER CONSTRAINT sync_target_fkey DEFERRABLE;

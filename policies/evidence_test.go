@@ -142,7 +142,7 @@ func TestEvidenceOfAReport(t *testing.T) {
 	if e := policies.Decide(nameless, in, now).Decisions[0].Evidence; e["host"] != nil {
 		t.Errorf("host %v of a runner whose host is not known", e["host"])
 	}
-	// What was offline once is online now: its offline time is over.
+	// The runner that was offline is online now: its offline time is over.
 	back := due(1)
 	back.Status = fleet.StatusOnline
 	e = policies.Decide(load(t, reporting("!runner.busy")), input(back), now).Decisions[0].Evidence

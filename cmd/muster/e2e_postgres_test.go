@@ -170,7 +170,7 @@ func TestServeThroughPgBouncer(t *testing.T) {
 	}
 }
 
-// What cannot be is refused at once, with one line that names it.
+// A setting that muster cannot work with is refused at once, with one line that names it.
 func TestServeRefusesAPostgresThatCannotBe(t *testing.T) {
 	t.Parallel()
 	t.Run("PgBouncer in statement mode", func(t *testing.T) {

@@ -40,7 +40,7 @@ func (p *prober) found(ctx context.Context) []web.Fault {
 		return p.faults
 	}
 
-	// Whoever asked may hang up: others are told the same answer.
+	// The caller may hang up: others are told the same answer.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeLimit)
 	defer cancel()
 	p.faults = p.probe(ctx)

@@ -165,7 +165,7 @@ func (t *tests) run(ctx context.Context, names []string, limit time.Duration, en
 	cmd := exec.CommandContext(limited, "sh", append([]string{"-c", shell}, args...)...)
 	cmd.Dir = t.source.dir
 	cmd.Env = append(os.Environ(), append(t.env, env)...)
-	// What a test started goes with it.
+	// A server that a test started goes with the test.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = usualSlack

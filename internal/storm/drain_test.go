@@ -218,7 +218,7 @@ func (w *world) raiseHosts() {
 			}
 		}
 	}
-	// Of a runner whose host was never heard of, nobody but the stranger speaks.
+	// Where the host of a runner was never heard of, only the stranger speaks.
 	for _, key := range w.hostKeys() {
 		h := w.jobs.hosts[key]
 		if r, there := w.runner(h.scope, h.id); there && !isPooled(r) && w.jobs.stranger != nil && w.oneIn(2, "is never heard of") {
