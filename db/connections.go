@@ -57,6 +57,7 @@ func (c *connections) acquire(ctx context.Context) (*held, error) {
 	if err := c.slots.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
+	var refused error // why the attempt before failed: the end of ctx alone says less
 	for {
 		conn, err := c.pool.Acquire(ctx)
 		switch {
@@ -70,9 +71,12 @@ func (c *connections) acquire(ctx context.Context) (*held, error) {
 			continue // the next connection is made as a pooler wants it
 		case !full(err):
 			c.slots.Release(1)
-			return nil, err
+			return nil, errors.Join(refused, err)
 		}
-		if err := c.wait(ctx, err); err != nil {
+
+		refused = err
+		err = c.wait(ctx, refused)
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,9 @@ package db_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -142,4 +145,67 @@ func TestRequestsQueueForConnections(t *testing.T) {
 		t.Errorf("a request failed instead of waiting: %v", err)
 	}
 	w.want("20", `SELECT count(*) FROM audit.event`)
+}
+
+// Where the server has no connection left and then stops answering, the error
+// still says that it has none left: the end of the wait alone says too little.
+func TestAFullServerIsNamedWhenTheWaitEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	role, in := w.login()
+	w.exec(`GRANT muster_app TO ` + role)
+	w.exec(`ALTER ROLE ` + role + ` CONNECTION LIMIT 0`)
+
+	record, err := db.Open(w.ctx, in(answersOnce(t, w.url)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(record.Close)
+	short, cancel := context.WithTimeout(w.ctx, 2*time.Second)
+	defer cancel()
+	err = record.Ping(short)
+	if err == nil || !strings.Contains(err.Error(), "too many connections for role") || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Ping without a connection to be had = %v, want why, and that time was up", err)
+	}
+}
+
+// answersOnce is a server's address behind a proxy that passes one connection on
+// and says nothing on any other.
+func answersOnce(t *testing.T, server string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+
+	host := u.Host
+	go func() {
+		for first := true; ; first = false {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { _ = client.Close() })
+			if !first {
+				continue
+			}
+			backend, err := net.Dial("tcp", host)
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(backend, client) }()
+			go func() {
+				_, _ = io.Copy(client, backend)
+				_ = client.Close()
+				_ = backend.Close()
+			}()
+		}
+	}()
+	u.Host = listener.Addr().String()
+	return u.String()
 }

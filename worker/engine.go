@@ -16,7 +16,7 @@ import (
 
 const (
 	defaultTimeout     = 10 * time.Minute
-	defaultLease       = 30 * time.Second
+	defaultLease       = 10 * time.Second
 	defaultMaxAttempts = 8
 	defaultGrace       = 20 * time.Second
 	defaultWorkers     = 4
@@ -45,7 +45,7 @@ type Engine struct {
 
 	Workers     map[fleet.Job]int // runs at once in this process, per job; 4
 	Timeout     time.Duration     // of one attempt; 10 min
-	Lease       time.Duration     // how long after a crash others wait; 30 s
+	Lease       time.Duration     // how long after a crash others wait; 10 s
 	MaxAttempts int               // before a trigger is dead; 8
 	Grace       time.Duration     // what running handlers get after a stop; 20 s
 	BackoffBase time.Duration     // pause after the first failure, doubled after each; 1 s

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 const (
 	// patience bounds every wait; hardly any is expected to last. What has to
-	// outlast leases (30 s and 60 s, looked for every 15 s) takes longest.
+	// outlast leases (10 s and 60 s, looked for every 15 s) takes longest.
 	patience = 2 * time.Minute
 	// stopLimit is 20 s for what runs, and as much again for the rest.
 	stopLimit = 40 * time.Second
