@@ -108,11 +108,9 @@ func (all askedFields) call(c *compiled, e celast.Expr) {
 	}
 }
 
-// variableOf names the variable of which e is a field.
+// variableOf names the variable of which e is a field. CEL gives an empty name
+// for the parts of an expression of another kind.
 func variableOf(e celast.Expr) (string, bool) {
-	if e.Kind() != celast.SelectKind || e.AsSelect().Operand().Kind() != celast.IdentKind {
-		return "", false
-	}
 	name := e.AsSelect().Operand().AsIdent()
 	_, ok := fields[name]
 	return name, ok
@@ -152,18 +150,9 @@ func (f *asked) note(constant ref.Val) {
 	}
 }
 
-// constantOf is the value of an expression that names no variable; nil where it
-// names one, or has no value.
+// constantOf is the value of an expression that needs no variable; nil where it
+// needs one, or has no value.
 func (c *compiled) constantOf(e celast.Expr) ref.Val {
-	constant := true
-	celast.PostOrderVisit(e, celast.NewExprVisitor(func(e celast.Expr) {
-		if e.Kind() == celast.IdentKind && !strings.HasPrefix(e.AsIdent(), "params.") {
-			constant = false
-		}
-	}))
-	if !constant {
-		return nil
-	}
 	_, program, err := c.part(e)
 	if err != nil {
 		return nil
@@ -175,8 +164,8 @@ func (c *compiled) constantOf(e celast.Expr) ref.Val {
 	return out
 }
 
-// values lists the values of a field that make a difference: its constants,
-// their neighbours, another one, and nil for a field that is not known. The
+// values lists the values of a field that make a difference: its constants, a
+// value of each span between them, and nil for a field that is not known. The
 // answer is nil where they cannot be listed.
 func (f *asked) values(p *Policy) []any {
 	if !f.plain {
@@ -208,19 +197,20 @@ func (f *asked) values(p *Policy) []any {
 	return all
 }
 
-// around gives the constants of a number with their neighbours, and 0, in
-// order. None is below 0: no field is.
+// around gives 0, and the constants of a number with the values right above
+// them: one of each span between two constants. None is below 0: no field is.
 func (f *asked) around() []int64 {
 	all := []int64{0}
 	for _, n := range f.numbers {
-		all = append(all, n, n-1)
+		if n < 0 {
+			continue
+		}
+		all = append(all, n)
 		if n < math.MaxInt64 {
 			all = append(all, n+1)
 		}
 	}
-	all = slices.DeleteFunc(all, func(n int64) bool { return n < 0 })
-	slices.Sort(all)
-	return slices.Compact(all)
+	return all
 }
 
 // another is a text that is none of these.

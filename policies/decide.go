@@ -153,9 +153,6 @@ func (d *decider) runner(r *fleet.Observed) {
 }
 
 func (d *decider) decide(r *fleet.Observed, v fleet.Verdict, reasons []string, evidence fleet.Evidence) {
-	if n := len(d.plan.Decisions); n == cap(d.plan.Decisions) {
-		d.plan.Decisions = slices.Grow(d.plan.Decisions, min(n+1, len(d.in.Runners)-n)) // never beyond one for each
-	}
 	d.plan.Decisions = append(d.plan.Decisions, fleet.Decision{
 		At:           d.now,
 		Policy:       d.policy.Name,
@@ -188,9 +185,6 @@ func (d *decider) exemptions() ([]string, fleet.Evidence) {
 			names = append(names, x.name)
 		}
 	}
-	if names == nil && errs == nil {
-		return nil, nil
-	}
 	var reasons []string
 	evidence := fleet.Evidence{}
 	if names != nil {
@@ -214,9 +208,6 @@ func (d *decider) limit() {
 	dark := d.policy.Action == fleet.ActionDeleteRunner && d.in.Brake.Trips(d.in.Alarm)
 	if dark && !d.in.State.Halted {
 		d.plan.Halt, d.plan.HaltedBy = d.darkness(), ReasonBrake
-	}
-	if len(d.due) == 0 {
-		return
 	}
 	g := d.policy.Guards
 	thaw, frozen := g.frozen(d.now)
@@ -266,10 +257,8 @@ func (d *decider) limit() {
 		}
 		return cmp.Or(cmp.Compare(b.runner.OfflineFor, a.runner.OfflineFor), cmp.Compare(a.runner.ID, b.runner.ID))
 	})
-	room := max(g.Rate-d.in.ActedLastMinute, 0)
-	if room < len(d.due) {
-		d.close(fleet.VerdictKeep, ReasonRate, d.due[room:])
-	}
+	room := min(max(g.Rate-d.in.ActedLastMinute, 0), len(d.due))
+	d.close(fleet.VerdictKeep, ReasonRate, d.due[room:])
 }
 
 func (d *decider) close(v fleet.Verdict, reason string, candidates []candidate) {

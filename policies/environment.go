@@ -104,7 +104,7 @@ func oversized(r *fleet.Observed) error {
 	return nil
 }
 
-func long(text string) bool { return len(text) > maxShown && utf8.RuneCountInString(text) > maxShown }
+func long(text string) bool { return utf8.RuneCountInString(text) > maxShown }
 
 // sizes bounds what an expression may meet, for the estimate of its cost: a
 // runner within its bounds, and the params as they are.

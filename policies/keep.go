@@ -171,9 +171,6 @@ func (d *decider) evidence(r *fleet.Observed, given fleet.Evidence) fleet.Eviden
 	if r.Host != "" && d.policy.asksForNewer() {
 		e["host"], e["newer_registrations"] = r.Host, d.in.Neighbours[r.ID].Newer
 	}
-	if d.policy.Action != fleet.ActionDeleteRunner {
-		return e
-	}
 	if d.policy.Drain {
 		if host := r.Machine(); host != "" {
 			e["host"] = host

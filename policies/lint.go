@@ -146,11 +146,8 @@ func (l *linter) unknownIsShort(e ast.Expr) {
 	}
 }
 
-// pattern reports a param that is no regular expression; CEL sees to literals.
+// pattern reports a literal or a param that is no regular expression.
 func (l *linter) pattern(e ast.Expr) {
-	if e.Kind() == ast.LiteralKind {
-		return
-	}
 	if s, ok := l.literal(e); ok {
 		if _, err := regexp.Compile(s); err != nil {
 			l.report(e, "%s", badPattern)
@@ -198,14 +195,11 @@ func quoted(words []string) string {
 // out of runner.labels directly, by index or through a macro, and at literals
 // standing alone, in lists, or ranged over by a macro.
 func (l *linter) labelCase(function string, operands []ast.Expr, in scope) {
-	for i, o := range operands {
+	for _, o := range operands {
 		if !l.labels(o, in) {
 			continue
 		}
-		for j, other := range operands {
-			if i == j {
-				continue
-			}
+		for _, other := range operands {
 			if at, s := l.upper(other, in, function == "matches"); at != nil {
 				l.report(at, "labels are lower case and never meet %q: write it in lower case", s)
 			}
@@ -225,8 +219,7 @@ func (l *linter) labels(e ast.Expr, in scope) bool {
 		c := e.AsCall()
 		return c.FunctionName() == operators.Index && l.labels(c.Args()[0], in)
 	case ast.ComprehensionKind:
-		isList := l.checked.NativeRep().GetType(e.ID()).Kind() == types.ListKind
-		return isList && l.labels(e.AsComprehension().IterRange(), in)
+		return l.labels(e.AsComprehension().IterRange(), in)
 	}
 	return false
 }

@@ -142,7 +142,7 @@ func (f *file) action(p *Policy, n ast.Node) {
 	}
 	has := func(kind fleet.ActionKind) bool { return slices.Contains(kinds, kind) }
 	switch {
-	case has(fleet.ActionDeleteRunner), has(fleet.ActionDrainHost), has(fleet.ActionReleaseHost):
+	case has(fleet.ActionDeleteRunner):
 		p.Action, p.Drain, p.Release = fleet.ActionDeleteRunner, has(fleet.ActionDrainHost), has(fleet.ActionReleaseHost)
 	case has(fleet.ActionReport):
 		p.Action = fleet.ActionReport
@@ -150,7 +150,6 @@ func (f *file) action(p *Policy, n ast.Node) {
 	if _, ok := n.(*ast.SequenceNode); !ok || len(f.faults) > before {
 		return
 	}
-	before = len(f.faults)
 	switch {
 	case len(kinds) == 0:
 		f.fault(n, "spec.actions is empty: %s", actionsRemedy)
@@ -164,7 +163,7 @@ func (f *file) action(p *Policy, n ast.Node) {
 		f.fault(n, "spec.actions: an action twice, or in an order that is not theirs: %s", actionsRemedy)
 	}
 	if len(f.faults) > before {
-		p.Action, p.Drain, p.Release = "", false, false // what it should be cannot be told
+		p.Action = "" // what it should be cannot be told
 	}
 }
 
