@@ -95,15 +95,7 @@ func (f *file) compile(path string, n ast.Node, in language, match bool) *compil
 // fold gives what an expression is whatever the runner; nil where it depends
 // on the runner, and where that cannot be told.
 func fold(in language, checked *cel.Ast) ref.Val {
-	var options []cel.ConstantFoldingOption
-	if len(in.params) > 0 { // it costs
-		known, err := cel.NewActivation(in.values())
-		if err != nil {
-			return nil
-		}
-		options = append(options, cel.FoldKnownValues(known))
-	}
-	folding, err := cel.NewConstantFoldingOptimizer(options...)
+	folding, err := cel.NewConstantFoldingOptimizer(cel.FoldKnownValues(cel.NoVars()))
 	if err != nil {
 		return nil
 	}

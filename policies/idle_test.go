@@ -1,6 +1,8 @@
 package policies_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +24,78 @@ func TestChooseIdleTakesTheLongestIdle(t *testing.T) {
 	}
 	if len(got) != 3 || got[0] != 2 || got[1] != 1 || got[2] != 4 {
 		t.Errorf("ChooseIdle = %v, want 2, 1 and 4", got)
+	}
+}
+
+// A host that says that its runner is idle may be asked to give it up; a host
+// that says busy may not.
+func TestChooseIdleTakesWhatItsHostCallsIdle(t *testing.T) {
+	t.Parallel()
+	free, busy := idle(1), idle(2)
+	free.HostSays = fleet.HostReport{SeenAt: now, IdleAt: now}
+	busy.HostSays = fleet.HostReport{SeenAt: now, BusyAt: now}
+	got := policies.ChooseIdle([]fleet.Observed{free, busy}, 2, now, 0)
+	if len(got) != 1 || got[0].ID != 1 {
+		t.Errorf("ChooseIdle = %v, want runner 1 alone", got)
+	}
+}
+
+// A runner that is itself online is no survivor beside itself.
+func TestADrainedRunnerIsNoSurvivorBesideItself(t *testing.T) {
+	t.Parallel()
+	p := load(t, strings.Replace(draining(), "guards: {", "guards: {min_survivors: 1, ", 1))
+	if !p.LooksAround() {
+		t.Errorf("a policy with min_survivors: 1 does not look around")
+	}
+	got := verdicts(policies.Decide(p, input(idle(1)), now))
+	if got != "1 keep min_survivors" {
+		t.Errorf("alone: %q, want it kept", got)
+	}
+	got = verdicts(policies.Decide(p, input(idle(1), idle(2)), now))
+	if got != "1 act matched; 2 act matched" {
+		t.Errorf("beside another: %q, want both drained", got)
+	}
+}
+
+// A pool that gives up a host drains it first and releases it afterwards.
+func TestScaleDownDrainsAndReleases(t *testing.T) {
+	t.Parallel()
+	p := policies.ScaleDown(&policies.Pool{Pool: fleet.Pool{Name: "linux", Target: "acme"}})
+	want := []fleet.ActionKind{fleet.ActionDrainHost, fleet.ActionDeleteRunner, fleet.ActionReleaseHost}
+	if got := p.Actions(); !slices.Equal(got, want) {
+		t.Errorf("actions = %v, want %v", got, want)
+	}
+}
+
+// A percentage is rounded down, and only the smaller of both caps counts.
+func TestTheCapIsRoundedDown(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		max              policies.Max
+		population, want int
+	}{
+		{policies.Max{Count: 1000, Percent: 10}, 990, 99},
+		{policies.Max{Count: 1000, Percent: 10}, 999, 99},
+		{policies.Max{Count: 98, Percent: 10}, 990, 98},
+		{policies.Max{Count: 1000, Percent: 10, MinPopulation: 991}, 990, 1000},
+		{policies.Max{Count: 1000, Percent: 10, MinPopulation: 990}, 990, 99},
+	} {
+		got, capped := tt.max.Cap(tt.population)
+		if got != tt.want || !capped {
+			t.Errorf("%+v of %d = %d, %t, want %d", tt.max, tt.population, got, capped, tt.want)
+		}
+	}
+}
+
+// A delivery that was refused keeps a runner, and the evidence says how many
+// there were and since when.
+func TestRefusedDeliveriesStandInTheEvidence(t *testing.T) {
+	t.Parallel()
+	r := due(1)
+	r.Refused = fleet.Refused{Deliveries: 3, Since: now.Add(-time.Hour), Until: now}
+	e := policies.Decide(load(t, document(longOffline)), input(r), now).Decisions[0].Evidence
+	if e["refused_deliveries"] != 3 || e["refused_since"] == nil {
+		t.Errorf("the evidence has %v deliveries since %v, want 3 and a time", e["refused_deliveries"], e["refused_since"])
 	}
 }
 

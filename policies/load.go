@@ -59,7 +59,7 @@ func (f *file) policy(doc ast.Node) *Policy {
 	p := &Policy{}
 	meta := f.mapping("metadata", m.need("metadata", "write metadata: {name: …}"))
 	nameNode := meta.need("name", "give the policy a name")
-	p.Name, _ = f.name("metadata.name", nameNode)
+	p.Name = f.name("metadata.name", nameNode)
 	if p.Name == OperatorName {
 		f.fault(nameNode, "metadata.name: %s is built in (muster remove): choose another name", OperatorName)
 	}
@@ -241,6 +241,7 @@ func (f *file) exemptions(p *Policy, m *mapping, in language) bool {
 		}
 		if c.constant != nil {
 			f.fault(value, "spec.exempt.%s: the expression is %v for every runner: name a condition, or leave it out", name, c.constant)
+			ok = false
 		}
 		p.exempt = append(p.exempt, exemption{name, c})
 	}
@@ -248,13 +249,12 @@ func (f *file) exemptions(p *Policy, m *mapping, in language) bool {
 	return ok
 }
 
-func (f *file) name(path string, n ast.Node) (string, bool) {
+func (f *file) name(path string, n ast.Node) string {
 	name, ok := f.text(path, n)
 	if ok && !fleet.ValidName(name) {
 		f.fault(n, "%s: %q cannot be a name: names are lower-case letters, digits and '-', 63 at most", path, name)
-		return "", false
 	}
-	return name, ok
+	return name
 }
 
 // digest hashes the content of a document: its mappings, lists and scalars as

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -269,4 +270,35 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A file with one fault is refused with that fault alone.
+func TestOneFaultIsToldAlone(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"no mapping":                      "- a\n- b\n",
+		"a broken exemption":              document(`runner.os == "linux"`) + "  exempt: {a: 'runner.busy &&'}\n",
+		"an exemption that is always":     document(longOffline) + "  exempt: {a: 'true'}\n",
+		"a match that is never true":      document(quote(longOffline + ` && runner.busy`)),
+		"a match that is always true":     document("'true'"),
+		"a drain without a deletion":      strings.Replace(document(longOffline), "{delete_runner: {}}", "{drain_host: {}}", 1),
+		"a release without a drain":       strings.Replace(document(longOffline), "{delete_runner: {}}", "{delete_runner: {}}, {release_host: {}}", 1),
+		"a report beside a deletion":      strings.Replace(document(longOffline), "{delete_runner: {}}", "{report: {}}, {delete_runner: {}}", 1),
+		"an empty list of actions":        strings.Replace(document(longOffline), "[{delete_runner: {}}]", "[]", 1),
+		"a policy in the operator's name": strings.Replace(document(longOffline), "name: reap", "name: operator", 1),
+	} {
+		_, err := policies.Load("p.yaml", []byte(text))
+		if err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want one fault", name, err)
+		}
+	}
+}
+
+// A report alone may name all targets.
+func TestAReportMayCoverAllTargets(t *testing.T) {
+	t.Parallel()
+	p := load(t, strings.Replace(reporting("runner.busy"), "targets: [acme]", "targets: [all]", 1))
+	if !slices.Equal(p.Targets, []string{fleet.All}) || !p.Covers("anything") || p.Action != fleet.ActionReport {
+		t.Errorf("targets = %q with action %s, want all of a report", p.Targets, p.Action)
+	}
 }

@@ -110,7 +110,7 @@ func (m *Matcher) eligible(target string, labels []string) iter.Seq[string] {
 		}
 		for word := range sets[0] {
 			all := sets[0][word]
-			for _, set := range sets[1:] {
+			for _, set := range sets {
 				all &= set[word]
 			}
 			for ; all != 0; all &= all - 1 {
@@ -182,7 +182,7 @@ func EffectiveLabels(configured []string, seen [][]string) []string {
 		return all
 	}
 	common := normal(seen[0])
-	for _, labels := range seen[1:] {
+	for _, labels := range seen {
 		labels = normal(labels)
 		common = slices.DeleteFunc(common, func(label string) bool {
 			_, has := slices.BinarySearch(labels, label)
@@ -267,33 +267,33 @@ func (m *Matcher) MatchAlike(jobs []AlikeJobs, outside Outside) Matched {
 		if len(labels) == 0 || len(access.Groups) > 0 {
 			w.repository = job.Repository
 		}
-		pool, closed, elsewhere := job.Home, "", false
-		if pool == "" || !running {
-			is, known := pools[w]
+		is := waited{pool: job.Home}
+		if is.pool == "" || !running {
+			var known bool
+			is, known = pools[w]
 			if !known {
 				is = m.wait(job, labels, access, markets[job.Target])
 				pools[w] = is
 			}
-			pool, closed, elsewhere = is.pool, is.closed, is.elsewhere
 		}
 		switch {
-		case pool != "":
-			d := found.Demand[pool]
+		case is.pool != "":
+			d := found.Demand[is.pool]
 			if running {
 				d.InProgress += job.Count
 			} else {
 				d.Queued += job.Count
 				d.OldestAt = earliest(d.OldestAt, job.QueuedAt)
 			}
-			found.Demand[pool] = d
-		case !running && !elsewhere: // one that runs is served by somebody
+			found.Demand[is.pool] = d
+		case !running && !is.elsewhere: // one that runs is served by somebody
 			if len(labels) > 0 {
 				w.repository = ""
 			}
 			if unserved[w] == nil {
 				unserved[w] = &unservedJobs{labels: labels}
 			}
-			unserved[w].add(job, closed)
+			unserved[w].add(job, is.closed)
 		}
 	}
 	for w, u := range unserved {
@@ -333,13 +333,10 @@ func (m *Matcher) wait(job AlikeJobs, labels []string, access Access, outside ma
 	return w
 }
 
-// jobRank is how far a state is; of what was told twice the furthest is true,
-// since states do not go back.
-var jobRank = map[fleet.WorkflowJobState]int{
-	fleet.WorkflowJobWaiting:    1,
-	fleet.WorkflowJobQueued:     2,
-	fleet.WorkflowJobInProgress: 3,
-	fleet.WorkflowJobCompleted:  4,
+// jobStates are the states of a workflow job in their order. A job never goes
+// back, so the furthest state is true where two are told.
+var jobStates = []fleet.WorkflowJobState{
+	fleet.WorkflowJobWaiting, fleet.WorkflowJobQueued, fleet.WorkflowJobInProgress, fleet.WorkflowJobCompleted,
 }
 
 // furthest is each job once, as far as it is known to have come.
@@ -357,7 +354,7 @@ func furthest(jobs []fleet.WorkflowJob) []fleet.WorkflowJob {
 		case !twice:
 			place[k] = len(all)
 			all = append(all, job)
-		case jobRank[job.State] > jobRank[all[i].State]:
+		case slices.Index(jobStates, job.State) > slices.Index(jobStates, all[i].State):
 			all[i] = job
 		}
 	}

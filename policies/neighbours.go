@@ -2,6 +2,7 @@ package policies
 
 import (
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ func neighbours(live []fleet.Observed) map[int64]fleet.Neighbours {
 		if !r.RemovedAt.IsZero() || !r.MissingSince.IsZero() {
 			continue
 		}
-		if r.Status == fleet.StatusOnline && len(r.Labels) > 0 { // no labels are unknown labels
+		if survives(r) {
 			online[keys[i]]++
 		}
 		if r.Host != "" {
@@ -33,19 +34,20 @@ func neighbours(live []fleet.Observed) map[int64]fleet.Neighbours {
 	for i := range live {
 		r := &live[i]
 		n := fleet.Neighbours{Alike: online[keys[i]]}
-		if r.Status == fleet.StatusOnline && len(r.Labels) > 0 && r.RemovedAt.IsZero() && r.MissingSince.IsZero() {
+		if survives(r) {
 			n.Alike-- // not beside itself
 		}
 		// Its own first appearance is never later than when it was last there.
 		times := appeared[r.Host]
-		first, _ := slices.BinarySearchFunc(times, r.LastThereAt(), func(at, there time.Time) int {
-			if at.After(there) {
-				return 1
-			}
-			return -1
-		})
+		first := sort.Search(len(times), func(n int) bool { return times[n].After(r.LastThereAt()) })
 		n.Newer = len(times) - first
 		around[r.ID] = n
 	}
 	return around
+}
+
+// survives reports whether a runner counts among those that min_survivors wants:
+// it is listed as online, and its labels are known.
+func survives(r *fleet.Observed) bool {
+	return r.Status == fleet.StatusOnline && len(r.Labels) > 0 && r.RemovedAt.IsZero() && r.MissingSince.IsZero()
 }

@@ -155,12 +155,3 @@ func (in language) names() string {
 	}
 	return strings.Join(names, ", ")
 }
-
-// values are the params as expressions see them.
-func (in language) values() map[string]any {
-	values := make(map[string]any, len(in.params))
-	for name, p := range in.params {
-		values["params."+name] = p.value
-	}
-	return values
-}

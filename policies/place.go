@@ -90,7 +90,7 @@ func (s *scanner) find(want rune) (place, bool) {
 				s.next()
 			}
 			return at, true
-		case s.quote == '\'' && r == '\'' && want == '\'':
+		case s.quote == '\'' && r == '\'':
 			s.next()
 			s.next()
 			return at, true

@@ -83,7 +83,7 @@ func Operator() *Policy {
 	return &Policy{
 		Name:        OperatorName,
 		Enforcement: fleet.EnforcementEnforce,
-		Guards:      Guards{Complete: true, MaxAge: defaultMaxAge, Rate: defaultRate},
+		Guards:      Guards{MaxAge: defaultMaxAge, Rate: defaultRate},
 		Action:      fleet.ActionDeleteRunner,
 	}
 }
@@ -101,7 +101,7 @@ func ScaleDown(pool *Pool) *Policy {
 		Enforcement: fleet.EnforcementEnforce,
 		Targets:     []string{pool.Target},
 		Pool:        pool.Name,
-		Guards:      Guards{Complete: true, MaxAge: defaultMaxAge, MinLifetime: pool.MinLifetime},
+		Guards:      Guards{MaxAge: defaultMaxAge, MinLifetime: pool.MinLifetime},
 		Action:      fleet.ActionDeleteRunner,
 		Drain:       true,
 		Release:     true,

@@ -90,7 +90,7 @@ func (c *poolCheck) portion(key string, p fleet.Portion) {
 	switch {
 	case p.Percent == 0 && (p.Count < 1 || p.Count > maxPoolHosts):
 		c.fault(key, "%d is out of bounds, want 1 to %d, or a percentage such as 10%%", p.Count, maxPoolHosts)
-	case p.Percent != 0 && (p.Count != 0 || p.Percent < 1 || p.Percent > 100):
+	case p.Percent != 0 && (p.Count != 0 || p.Percent < 0 || p.Percent > 100):
 		c.fault(key, "%d%% is out of bounds, want 1%% to 100%%", p.Percent)
 	}
 }

@@ -11,22 +11,22 @@ import (
 
 // possible is the set of answers that an expression may give while some fields
 // are open, which means that they may have any value. It is Kleene's logic of
-// yes, no and unknown, over sets.
+// yes, no and unknown, over sets. The set is empty for an expression that is
+// always unknown.
 type possible uint8
 
 const (
 	mayNo possible = 1 << iota
 	mayYes
-	mayUnknown
 
-	mayAnything = mayNo | mayYes | mayUnknown
+	mayAnything = mayNo | mayYes
 )
 
 func (p possible) may(answer possible) bool { return p&answer != 0 }
 
 // not gives the answers of the negation: unknown stays unknown.
 func (p possible) not() possible {
-	answers := p & mayUnknown
+	var answers possible
 	if p.may(mayYes) {
 		answers |= mayNo
 	}
@@ -44,9 +44,6 @@ func (p possible) and(q possible) possible {
 	}
 	if p.may(mayNo) || q.may(mayNo) {
 		answers |= mayNo
-	}
-	if p.may(mayUnknown) && q.may(mayYes|mayUnknown) || q.may(mayUnknown) && p.may(mayYes|mayUnknown) {
-		answers |= mayUnknown
 	}
 	return answers
 }
@@ -118,7 +115,7 @@ func (c *clauses) of(e celast.Expr, v openVars) possible {
 		return c.of(args[0], v).not()
 	case operators.Conditional:
 		condition := c.of(args[0], v)
-		answers := condition & mayUnknown
+		var answers possible
 		if condition.may(mayYes) {
 			answers |= c.of(args[1], v)
 		}
@@ -130,8 +127,8 @@ func (c *clauses) of(e celast.Expr, v openVars) possible {
 	return c.clause(e, v)
 }
 
-// clause evaluates a part that has no logic of its own. An error counts as
-// unknown: Decide acts on neither.
+// clause evaluates a part that has no logic of its own. It gives no answer where
+// the part is an error or unknown: Decide acts on neither.
 func (c *clauses) clause(e celast.Expr, v openVars) possible {
 	program, ok := c.programs[e.ID()]
 	if !ok {
@@ -144,7 +141,7 @@ func (c *clauses) clause(e celast.Expr, v openVars) possible {
 	out, _, err := program.Eval(v.vars)
 	switch {
 	case err != nil:
-		return mayUnknown
+		return 0
 	case out == types.True:
 		return mayYes
 	case out == types.False:
@@ -159,5 +156,5 @@ func (c *clauses) clause(e celast.Expr, v openVars) possible {
 			return mayAnything
 		}
 	}
-	return mayUnknown
+	return 0
 }

@@ -121,9 +121,6 @@ func (x *prover) mayMatch(e example) (*activation, bool) {
 		return nil, false
 	}
 	listed, open := x.listed(free)
-	if len(listed) == 0 {
-		return a, true
-	}
 	return a, x.any(a, listed, open)
 }
 
@@ -251,9 +248,6 @@ func (x *prover) acts() bool {
 			p.leastOffline = d
 			return true
 		}
-	}
-	if p.Action == fleet.ActionDeleteRunner {
-		return false
 	}
 	for _, e := range append([]example{idle}, append(kept, keptByDrains...)...) {
 		if _, may := x.mayMatch(e); may {

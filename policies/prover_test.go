@@ -33,6 +33,8 @@ func TestADeletionMustBeDecidedByBeingOffline(t *testing.T) {
 		`runner.age > duration("1h")`:                                 addBoth,
 		`runner.idle_for > duration("720h")`:                          addBoth,
 		`target.name == "acme"`:                                       addBoth,
+		`!host.known`:                                                 addBoth,
+		`!runner.busy`:                                                addBoth,
 		`target.scope == "org/acme"`:                                  addBoth,
 		`host.known && host.state == "gone"`:                          addBoth,
 		`host.silent_for > duration("24h")`:                           addBoth,

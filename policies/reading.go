@@ -67,7 +67,7 @@ func (p *Policy) Read(r *fleet.Observed, newer int, target fleet.TargetState, no
 func (c *compiled) read(name string, vars *activation) Reading {
 	whole, _ := answerOf(c.program, vars)
 	reading := Reading{Name: name, Answer: whole}
-	operator, operands := split(c.checked.NativeRep().Expr())
+	_, operands := split(c.checked.NativeRep().Expr())
 	for _, e := range operands {
 		clause := Clause{Answer: AnswerError, Known: vars.known(e)}
 		text, program, err := c.part(e)
@@ -77,10 +77,8 @@ func (c *compiled) read(name string, vars *activation) Reading {
 		if err != nil {
 			clause.Known = append(clause.Known, err.Error())
 		}
+		clause.Decides = clause.Answer == whole
 		reading.Clauses = append(reading.Clauses, clause)
-	}
-	for i := range reading.Clauses {
-		reading.Clauses[i].Decides = decides(operator, whole, reading.Clauses[i].Answer)
 	}
 	return reading
 }
@@ -120,15 +118,6 @@ func split(e celast.Expr) (operator string, operands []celast.Expr) {
 	return operator, operands
 }
 
-// decides reports whether a clause is why the whole is what it is.
-func decides(operator string, whole, clause Answer) bool {
-	switch {
-	case operator == operators.LogicalAnd && whole == AnswerYes, operator == operators.LogicalOr && whole == AnswerNo:
-		return true // all of them
-	}
-	return clause == whole
-}
-
 func answerOf(p cel.Program, vars *activation) (Answer, error) {
 	switch answer, _, err := evaluate(p, vars); {
 	case err != nil:
@@ -145,9 +134,6 @@ func answerOf(p cel.Program, vars *activation) (Answer, error) {
 func (a *activation) known(e celast.Expr) []string {
 	var shown []string
 	celast.PostOrderVisit(e, celast.NewExprVisitor(func(e celast.Expr) {
-		if e.Kind() != celast.SelectKind || e.AsSelect().Operand().Kind() != celast.IdentKind {
-			return
-		}
 		variable, field := e.AsSelect().Operand().AsIdent(), e.AsSelect().FieldName()
 		value, ok := a.value(variable, field)
 		text := fmt.Sprintf("%s.%s = %s", variable, field, value)

@@ -39,6 +39,9 @@ func TestRead(t *testing.T) {
 	young.OfflineFor = 26 * time.Hour
 	online := due(7)
 	online.Status, online.OfflineSince = fleet.StatusOnline, time.Time{}
+	short, unlabelled := online, due(7)
+	short.Ephemeral, short.OS, short.Host = fleet.No, "", "build-7"
+	unlabelled.Labels = nil
 	large := due(7)
 	large.Name = strings.Repeat("x", 300)
 	const exempt = "\n  exempt: {keep: '\"keep\" in runner.labels', old: 'runner.labels[3] == \"x\" || host.silent_for < duration(\"1h\")'}"
@@ -51,6 +54,18 @@ func TestRead(t *testing.T) {
 no
   yes runner.status == "offline" (runner.status = "offline")
 * no runner.offline_for > duration("168h") (runner.offline_for = 26h)
+`},
+		{"what is known and what is not", document(longOffline + ` && (runner.ephemeral || runner.os == "x" || runner.newer_registrations > 3)`), short, `
+no
+* no runner.status == "offline" (runner.status = "online")
+  unknown runner.offline_for > duration("168h") (runner.offline_for = unknown)
+  unknown runner.ephemeral || runner.os == "x" || runner.newer_registrations > 3 (runner.ephemeral = false, runner.os = unknown, runner.newer_registrations = 0)
+`},
+		{"labels that are not known", document(longOffline + ` && "x" in runner.labels`), unlabelled, `
+unknown
+  yes runner.status == "offline" (runner.status = "offline")
+  yes runner.offline_for > duration("168h") (runner.offline_for = 300h)
+* unknown "x" in runner.labels (runner.labels = unknown)
 `},
 		{"all decide together", document(longOffline + ` && !runner.busy`), due(7), `
 yes
