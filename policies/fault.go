@@ -33,7 +33,7 @@ type file struct {
 
 func (f *file) faultAt(line, col int, format string, args ...any) {
 	text := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
-	f.faults = append(f.faults, &Fault{File: f.path, Line: max(line, 1), Col: max(col, 1), Text: text})
+	f.faults = append(f.faults, &Fault{File: f.path, Line: line, Col: col, Text: text})
 }
 
 func (f *file) fault(n ast.Node, format string, args ...any) {

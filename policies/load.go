@@ -112,7 +112,7 @@ func (f *file) spec(p *Policy, spec *mapping) {
 		f.fault(matchNode, "spec.match: the expression is false for every runner: name a condition, or turn the policy off with enforcement: disabled")
 		return
 	}
-	if p.Action != "" && f.vectors(p, matchNode) {
+	if p.Action != "" && f.decided(p, matchNode) {
 		f.tests(p, tests)
 	}
 }

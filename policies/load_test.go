@@ -302,3 +302,73 @@ func TestAReportMayCoverAllTargets(t *testing.T) {
 		t.Errorf("targets = %q with action %s, want all of a report", p.Targets, p.Action)
 	}
 }
+
+// A fault of the whole file has a place, and a hint about quotes is given on
+// whichever line it is needed.
+func TestFaultsOfFilesHavePlaces(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ text, want string }{
+		"too long":       {strings.Repeat("#", 256<<10+1), "p.yaml:1:1: 262145 bytes are too long"},
+		"not UTF-8":      {"a: 1\nb: \xff\n", "p.yaml:2:1: the line is not UTF-8"},
+		"too many":       {strings.Repeat("---\na: 1\n", 201), "p.yaml:401:1: more than 200 documents"},
+		"empty":          {"# nothing\n", "p.yaml:1:1: the file holds no policy"},
+		"an open list":   {"a: [", "p.yaml:1:4: not YAML"},
+		"an open map":    {"a: 1\nb: {", "p.yaml:2:4: not YAML"},
+		"an open quote":  {"a: 'x", "p.yaml:1:4: not YAML"},
+		"a first star":   {"cron: */2 * * * *", "p.yaml:1:11: not YAML: a value that begins"},
+		"a last star":    {"a: 1\ncron: */2 * * * *", "p.yaml:2:11: not YAML: a value that begins"},
+		"a star between": {"a: 1\ncron: */2 * * * *\nb: 2\n", "p.yaml:2:11: not YAML: a value that begins"},
+	} {
+		_, err := policies.Load("p.yaml", []byte(tt.text))
+		if err == nil {
+			t.Errorf("%s: taken", name)
+			continue
+		}
+		found := slices.ContainsFunc(strings.Split(err.Error(), "\n"), func(line string) bool { return strings.HasPrefix(line, tt.want) })
+		if !found {
+			t.Errorf("%s: got %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// Windows line ends, a byte order mark and the mark of an ended document change
+// nothing.
+func TestTheFormOfAFileDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	plain := load(t, document(longOffline))
+	for name, text := range map[string]string{
+		"CRLF":         strings.ReplaceAll(document(longOffline), "\n", "\r\n"),
+		"CRLF, folded": strings.ReplaceAll(strings.Replace(document("x"), "match: x", "match: >-\n    runner.status == \"offline\"\n    && runner.offline_for > duration(\"168h\")", 1), "\n", "\r\n"),
+		"a mark":       "\xef\xbb\xbf" + document(longOffline),
+		"an end":       "...\n---\n" + document(longOffline) + "...\n",
+	} {
+		p := load(t, text)
+		if p.SHA256 != plain.SHA256 {
+			t.Errorf("%s: another policy", name)
+		}
+	}
+}
+
+// The policy's own tests meet the first target, errors, and runners that are
+// busy, which a report may want.
+func TestOwnTestsMeetWhatTheyDescribe(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		match, runner, want string
+		passes              bool
+	}{
+		"a busy runner of a report":     {"runner.busy", "busy: true", "act", true},
+		"the first target":              {`target.name == "acme"`, "busy: true", "act", true},
+		"another target":                {`target.name == "beta"`, "busy: true", "keep", true},
+		"an error keeps":                {"1 / (runner.busy ? 0 : 1) == 1 || runner.name == \"x\"", "busy: true", "keep", true},
+		"an error does not act":         {"1 / (runner.busy ? 0 : 1) == 1 || runner.name == \"x\"", "busy: true", "act", false},
+		"a field of which nothing says": {"runner.ephemeral", "busy: true", "keep", true},
+	} {
+		text := strings.Replace(reporting(tt.match), "targets: [acme]", "targets: [acme, beta]", 1) +
+			"  tests: [{name: a, runner: {" + tt.runner + "}, want: " + tt.want + "}]\n"
+		_, err := policies.Load("p.yaml", []byte(text))
+		if (err == nil) != tt.passes {
+			t.Errorf("%s: got %v, passes is %t", name, err, tt.passes)
+		}
+	}
+}

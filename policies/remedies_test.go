@@ -119,6 +119,19 @@ func TestOneMistakeIsOneFault(t *testing.T) {
 	}
 }
 
+// Params that are not there, and a policy without any, are told apart.
+func TestMissingParamsAreTold(t *testing.T) {
+	t.Parallel()
+	_, err := policies.Load("p.yaml", []byte(document("params == 1")))
+	if err == nil || !strings.Contains(err.Error(), "the policy has no params: write them under spec.params") {
+		t.Errorf("got %v, want it to say that there are none", err)
+	}
+	_, err = policies.Load("p.yaml", []byte(withParams("on: true", "params.off")))
+	if err == nil || !strings.Contains(err.Error(), "there is params.on") {
+		t.Errorf("got %v, want the one there is", err)
+	}
+}
+
 // A deletion that a param turns into one of everybody is refused.
 func TestParamsCannotMakeADeletionMatchAll(t *testing.T) {
 	t.Parallel()

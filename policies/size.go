@@ -240,5 +240,5 @@ func LeaseBackoff(rounds int) time.Duration {
 	if rounds <= 0 {
 		return 0
 	}
-	return min(firstBackoff<<min(rounds-1, 10), mostBackoff)
+	return min(firstBackoff<<min(rounds-1, 5), mostBackoff)
 }

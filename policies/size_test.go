@@ -58,6 +58,8 @@ func TestSize(t *testing.T) {
 	stale := known(0, 0)
 	stale.At = monday.Add(-10*time.Minute - time.Second)
 	long := watched(time.Hour, 0)
+	wanted := watched(9*time.Minute, 20)
+	wanted.DownAt = shrank.DownAt
 	lower := sized(2, 20, 0)
 	lower.Max = 5
 
@@ -79,6 +81,9 @@ func TestSize(t *testing.T) {
 		{"no room at all", sized(0, 5, 0), fleet.Supply{Online: 2, Busy: 2, Draining: 5}, known(3, 2), long, 5, "hold 0 demand no_room"},
 		{"those gone dark serve nobody", sized(0, 20, 0), fleet.Supply{Online: 1, Dark: 5}, known(3, 0), long, 3, "up 2 demand"},
 		{"but may come back", sized(0, 6, 0), fleet.Supply{Online: 1, Dark: 4}, known(3, 0), long, 3, "up 1 demand no_room hosts_dark"},
+		{"one that went dark may come back", sized(0, 3, 0), fleet.Supply{Online: 1, Dark: 1}, known(3, 0), long, 3, "up 1 demand no_room hosts_dark"},
+		{"a whole step", sized(0, 50, 0), fleet.Supply{}, known(10, 0), long, 10, "up 10 demand"},
+		{"wanted a moment ago, and shrunk", sized(0, 50, 0), fleet.Supply{Online: 20}, known(0, 0), wanted, 0, "hold 0 demand cooldown_window"},
 		{"all of max went dark", sized(0, 6, 0), fleet.Supply{Dark: 6}, known(3, 0), long, 3, "hold 0 demand no_room hosts_dark"},
 		{"too many at once to be believed", sized(0, 20, 0), fleet.Supply{Online: 1, Dark: 5, Doubtful: true}, known(3, 0), long, 3, "hold 0 demand listing_doubtful"},
 		{"others' hosts are", sized(0, 20, 0), fleet.Supply{Online: 1, Doubtful: true}, known(3, 0), long, 3, "up 2 demand"},
@@ -119,6 +124,53 @@ func TestSize(t *testing.T) {
 				t.Errorf("%s: a line reads %q", tt.name, line)
 			}
 		}
+	}
+}
+
+// What bounds a decision says when it ends.
+func TestAWindowSaysWhenItEnds(t *testing.T) {
+	t.Parallel()
+	d := checked(t, sized(0, 50, 0)).Size(fleet.Supply{Online: 20}, known(0, 0), watched(9*time.Minute, 19), monday)
+	if want := monday.Add(time.Minute + time.Microsecond); d.Change != 1 || !d.NextAt.Equal(want) {
+		t.Errorf("%d fewer, next at %v, want 1 fewer and %v", d.Change, d.NextAt, want)
+	}
+}
+
+// The memory holds no span that a later one as high makes useless.
+func TestMemoryKeepsTheNewestOfEqualSpans(t *testing.T) {
+	t.Parallel()
+	m := watched(5*time.Minute, 3)
+	d := checked(t, sized(0, 50, 0)).Size(fleet.Supply{Online: 3}, known(3, 0), m, monday)
+	want := []fleet.DesiredSpan{{Desired: 3, Until: monday}}
+	if diff := cmp.Diff(want, d.Memory.Spans); diff != "" {
+		t.Errorf("spans (-want +got):\n%s", diff)
+	}
+}
+
+// As many runners as a decision wants to give up are enough, and the decision
+// that was given stays as it was.
+func TestGiveUpBoundsWhatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	down := fleet.SizeDecision{Direction: fleet.SizeDown, Change: 2, Reasons: []string{policies.SizeForDemand}, Evidence: fleet.Evidence{"queued": 0}}
+	enough := policies.GiveUp(down, 2, fleet.SizeMemory{})
+	if diff := cmp.Diff(down, enough); diff != "" {
+		t.Errorf("with as many as it wants (-want +got):\n%s", diff)
+	}
+	fewer := policies.GiveUp(down, 1, fleet.SizeMemory{})
+	if fewer.Change != 1 || fewer.Direction != fleet.SizeDown || fewer.Evidence["free"] != 1 || !slices.Contains(fewer.Reasons, policies.SizeNotOurs) {
+		t.Errorf("with one fewer: %+v, want one given up and why", fewer)
+	}
+	if len(down.Evidence) != 1 || len(down.Reasons) != 1 {
+		t.Errorf("the decision before has become %+v", down)
+	}
+}
+
+// A gap for which the evidence has nothing stays to be seen.
+func TestAGapWithoutEvidenceStays(t *testing.T) {
+	t.Parallel()
+	told := policies.TellSize(fleet.SizeDecision{Reasons: []string{policies.SizeCooldownUp}})
+	if len(told) == 0 || !strings.Contains(told[0], "{cooldown_until}") {
+		t.Errorf("TellSize = %q, want its gap", told)
 	}
 }
 

@@ -11,20 +11,6 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 )
 
-// vectors runs example runners against a policy, up to the first that it may
-// match: its own tests mostly have the same cause. It reports whether there is
-// none.
-func (f *file) vectors(p *Policy, match ast.Node) bool {
-	if p.Drain {
-		wants, _ := p.wants(p.activation())
-		if wants {
-			f.fault(match, "spec.match: it matches a runner of which nothing is known, which no deletion may: ask for what must be known, such as runner.status")
-			return false
-		}
-	}
-	return f.decided(p, match)
-}
-
 // tests runs the policy's own tests.
 func (f *file) tests(p *Policy, entries []ast.Node) {
 	names := map[string]bool{}
@@ -115,9 +101,6 @@ var bareLabels = []string{"self-hosted"}
 
 // testRunner reads the runner of a test, by the names that expressions use.
 func (f *file) testRunner(path string, a *activation, m *mapping) {
-	if m == nil {
-		return
-	}
 	r := &a.runner
 	for _, field := range []struct {
 		name string
@@ -162,9 +145,6 @@ func (f *file) testRunner(path string, a *activation, m *mapping) {
 
 // testHost reads the host of a test, likewise; absent, nothing is known of it.
 func (f *file) testHost(path string, a *activation, m *mapping) {
-	if m == nil {
-		return
-	}
 	h := &a.host
 	h.Known, _ = f.boolean(path+".known", m.take("known"))
 	h.State, _ = f.word(path+".state", m.take("state"), hostStates...)

@@ -26,16 +26,12 @@ func InWords(reason string, e fleet.Evidence) Words {
 type quotable fleet.Evidence
 
 func (e quotable) text(key string) string {
-	v, ok := e[key]
-	switch x := v.(type) {
+	switch x := e[key].(type) {
 	case float64:
 		return fmt.Sprintf("%.0f", x)
 	case nil:
 		return "?"
 	default:
-		if !ok {
-			return "?"
-		}
 		return fmt.Sprint(x)
 	}
 }

@@ -43,6 +43,27 @@ func TestEveryReasonHasWords(t *testing.T) {
 	}
 }
 
+// Words about evidence that need not be there leave it out.
+func TestWordsLeaveOutWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []string{
+		policies.ReasonMatchError, policies.ReasonMissing, policies.ReasonUnreadable, policies.ReasonRefused,
+		policies.ReasonCredential, policies.ReasonInventorySuspect, policies.ReasonInventoryStale,
+	} {
+		if w := policies.InWords(reason, nil); strings.Contains(w.Says, "?") {
+			t.Errorf("%s without evidence: %q", reason, w.Says)
+		}
+	}
+	w := policies.InWords(policies.ReasonInventoryStale, nil)
+	if w.Says != "there has been no complete sync yet" {
+		t.Errorf("an inventory without an age: %q", w.Says)
+	}
+	w = policies.InWords(policies.ReasonHold, fleet.Evidence{"hold_by": "otto", "hold_reason": "disk", "hold_until": "tomorrow"})
+	if w.Says != "otto holds it until tomorrow: disk" {
+		t.Errorf("a hold with an end: %q", w.Says)
+	}
+}
+
 // What the words quote is what the evidence has: no decision is put in words
 // with a gap.
 func TestWordsQuoteTheEvidence(t *testing.T) {

@@ -43,14 +43,17 @@ func (f *file) parse(text []byte) []ast.Node {
 	}
 	var docs []ast.Node
 	count := 0
-	for first, end := 0, 0; first < len(f.lines); first = end {
+	for first := 0; first < len(f.lines); {
 		if count++; count > maxDocuments {
 			f.faultAt(first+1, 1, "more than %d documents are too many for a file of policies: split it", maxDocuments)
 			break
 		}
-		for end = first + 1; end < len(f.lines) && !documentMark.MatchString(f.lines[end]); end++ {
+		end := first + 1
+		for end < len(f.lines) && !documentMark.MatchString(f.lines[end]) {
+			end++
 		}
 		docs = append(docs, f.documents(first, end)...)
+		first = end
 	}
 	if len(docs) == 0 && len(f.faults) == 0 {
 		f.faultAt(1, 1, "the file holds no policy: start one with apiVersion: muster/v1")
@@ -65,13 +68,8 @@ var documentMark = regexp.MustCompile(`^(---|\.\.\.)(\s|$)`)
 
 // documents parses the lines from first up to end, from 0.
 func (f *file) documents(first, end int) []ast.Node {
-	lines := f.lines[first:end]
-	text := strings.Repeat("\n", first) // keeps the numbers of the lines
-	if strings.HasPrefix(lines[0], "...") {
-		text += "\n"
-		lines = lines[1:]
-	}
-	text += strings.Join(lines, "\n") + "\n"
+	// The empty lines keep the numbers of the others.
+	text := strings.Repeat("\n", first) + strings.Join(f.lines[first:end], "\n") + "\n"
 	// Repeated keys are reported by mapping below, all of them.
 	parsed, err := parser.ParseBytes([]byte(text), 0, parser.AllowDuplicateMapKey())
 	if err != nil {
@@ -108,14 +106,8 @@ func start(n ast.Node) (line, col int) {
 	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
 		n = m.Values[0].Key
 	}
-	if v, ok := n.(*ast.MappingValueNode); ok {
-		n = v.Key
-	}
-	tk := n.GetToken()
-	if tk == nil || tk.Position == nil {
-		return 1, 1
-	}
-	return tk.Position.Line, tk.Position.Column
+	at := n.GetToken().Position
+	return at.Line, at.Column
 }
 
 // mapping is a YAML mapping of which each key is taken once. Its methods may be
