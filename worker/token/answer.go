@@ -44,6 +44,7 @@ type answer struct {
 	reason     string
 	retryAfter time.Duration // 0: does not say
 	counted    bool          // a refusal without a row and a line of log of its own
+	repeated   bool          // the answer to the same request before
 
 	auditID  string // of the event that tells of the handing out
 	url      string
@@ -64,12 +65,21 @@ func (a answer) sum() refusalSum {
 	}
 }
 
+// again is the same answer for a repeat of its request.
+func (a answer) again() answer {
+	a.repeated = true
+	return a
+}
+
 // outcome is the answer's name in metrics.
 func (a answer) outcome() string {
-	if a.issued() {
-		return string(fleet.TokenIssued)
+	switch {
+	case !a.issued():
+		return a.refusal.name
+	case a.repeated:
+		return "repeated"
 	}
-	return a.refusal.name
+	return string(fleet.TokenIssued)
 }
 
 func (r request) refused(why refusal, reason string) answer {

@@ -68,12 +68,10 @@ func (i *Issuer) tellUntilWritten(ctx context.Context, found queue.Capture, stop
 		if !said {
 			i.Log.ErrorContext(ctx, "exposed tokens not written down, trying again", "reason", found.Stream, "err", err)
 		}
-		again := time.NewTimer(exposedAgain)
 		select {
 		case <-stop:
-			again.Stop()
 			return
-		case <-again.C:
+		case <-time.After(exposedAgain):
 		}
 	}
 }
@@ -87,9 +85,11 @@ func (i *Issuer) exposed(ctx context.Context, found queue.Capture) error {
 		return err
 	}
 	span := found.For
-	if span == 0 || span > tokenLife {
+	if span == 0 {
 		span = tokenLife
 	}
+	span = min(span, tokenLife)
+
 	// A row says issued up to outcomeLimit before its answer goes out.
 	window := time.Since(found.Found) + span + outcomeLimit
 	var again []db.TokenKey
@@ -99,7 +99,7 @@ func (i *Issuer) exposed(ctx context.Context, found queue.Capture) error {
 	var rows []fleet.TokenRequest
 	err = i.inTx(ctx, func(ctx context.Context, tx *db.Tx) error {
 		rows, err = tx.ExposedTokens(ctx, found.Stream, now.Add(-window), again)
-		if err != nil || len(rows) == 0 {
+		if err != nil {
 			return err
 		}
 		events := make([]fleet.AuditEvent, 0, len(rows))

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 
+	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
@@ -105,6 +106,13 @@ func TestATokenWhoseOutcomeCannotBeRecordedIsNotHandedOut(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"TK100I", "TK102E"}, r.trail(t)); diff != "" {
 		t.Errorf("trail: %s", diff)
+	}
+	events, err := r.db.Trail(t.Context(), db.TrailFilter{Code: string(fleet.AuditTokenUnknown)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := events[0]; e.Actor != fleet.System || e.Host != "build-01" || !strings.Contains(e.Reason, "was not handed out") {
+		t.Errorf("the event of the settling is %+v", e)
 	}
 }
 
@@ -267,7 +275,7 @@ func TestOutcomesArePublished(t *testing.T) {
 	r.ask(t, "other", registration)
 	rows, err := r.raw(t).Query(t.Context(), `
 		SELECT concat_ws(' ', subject, id = (e->>'id')::uuid, e->>'source', e->>'subject', e->'data'->>'host', e->'data'->>'target',
-			e->'data'->>'kind', e->'data'->>'outcome', e->'data'->>'code', e->'data'->>'attempt', left(e->'data'->>'fingerprint', 7))
+			e->'data'->>'kind', e->'data'->>'outcome', e->'data'->>'code', e->'data'->>'attempt', e->'data'->>'count', left(e->'data'->>'fingerprint', 7))
 		FROM muster.outbox, LATERAL (SELECT convert_from(body, 'UTF8')::jsonb AS e) x
 		ORDER BY subject`)
 	if err != nil {
@@ -278,8 +286,8 @@ func TestOutcomesArePublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"muster.v1.event.token.denied t muster/acme other other acme registration denied 403 1",
-		"muster.v1.event.token.issued t muster/acme build-01 build-01 acme registration issued 1 sha256:",
+		"muster.v1.event.token.denied t muster/acme other other acme registration denied 403 1 1",
+		"muster.v1.event.token.issued t muster/acme build-01 build-01 acme registration issued 1 1 sha256:",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("outbox: %s", diff)

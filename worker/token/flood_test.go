@@ -1,6 +1,8 @@
 package token_test
 
 import (
+	"context"
+	"encoding/json"
 	"strconv"
 	"strings"
 	"testing"
@@ -8,8 +10,11 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github/githubsim"
 	"github.com/muster-fleet/muster/queue"
+	"github.com/muster-fleet/muster/worker/token"
 )
 
 // flood sends n requests of a host at once and returns what brings the answers.
@@ -154,11 +159,161 @@ func TestReplicasShareTheTenRowsOfAMinute(t *testing.T) {
 	}
 	first.stop()
 	second.stop()
-	if got := strings.Join(first.rows(t, "count"), ""); got != strings.Repeat("1", 12) {
-		t.Errorf("rows count %s, want ten and one of each replica", got)
+	if got := strings.Join(first.rows(t, "attempt, count"), "/"); got != strings.Repeat("/1 1", 12)[1:] {
+		t.Errorf("attempts and counts are %s, want ten rows and one of each replica", got)
 	}
 	events, err := first.db.Trail(t.Context(), db.TrailFilter{Code: string(fleet.AuditTokenDenied)})
 	if err != nil || len(events) != 12 {
 		t.Errorf("%d events, %v", len(events), err)
+	}
+}
+
+// overloaded is a connection for which everything is too much.
+type overloaded struct{ *queue.Conn }
+
+func (c overloaded) Serve(ctx context.Context, s queue.Service, _ func(context.Context, queue.Request)) error {
+	return c.Conn.Serve(ctx, s, func(_ context.Context, r queue.Request) { s.Overflow(r) })
+}
+
+// lines counts the lines of log about a host that say this.
+func (r *replica) lines(t *testing.T, host, message string, counts int) int {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(r.log.String()) {
+		var entry struct {
+			Msg, Host string
+			Counts    int
+		}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatal(err)
+		}
+		if entry.Host == host && entry.Msg == message && entry.Counts == counts {
+			n++
+		}
+	}
+	return n
+}
+
+// Of each kind of refusal the first ten of a minute have a line and an event, the
+// next two have one between them.
+func TestTenRefusalsOfAMinuteAreToldEach(t *testing.T) {
+	t.Parallel()
+	one := anyone()
+	one.grants[0].PerHour = 1
+	const jit = `{"target":"acme","kind":"jit"}`
+	again := request(fleet.TokenRegistration, newID())
+	busy := one
+	busy.change = func(i *token.Issuer) { i.Conn = overloaded{i.Conn.(*queue.Conn)} }
+	tests := []struct {
+		host, first, body string
+		settings
+		code  int // 0: there is no answer
+		event fleet.AuditCode
+		line  string
+	}{
+		{"stranger", "", registration, one, 403, fleet.AuditTokenDenied, "token refused"},
+		{"build-quota", registration, registration, one, 429, fleet.AuditTokenDenied, "token refused"},
+		{"build-conflict", again, again + " ", one, 409, fleet.AuditTokenDenied, "token refused"},
+		{"build-jit", "", jit, one, 501, fleet.AuditTokenDenied, "token refused"},
+		{"build-bad", "", "{", one, 400, fleet.AuditTokenBadRequest, "token refused"},
+		{"build-reply", "", registration, one, 0, fleet.AuditTokenBadReply, "token request not answered"},
+		{"build-late", "", registration, busy, 503, "", "token refused"},
+		{"build-late-reply", "", registration, busy, 0, fleet.AuditTokenBadReply, ""},
+	}
+	w := newWorld(t, dbtest.URL(t))
+	replicas := map[bool]*replica{false: w.replica(t, one), true: w.replica(t, busy)}
+	const many = 12
+	for _, tt := range tests {
+		r := replicas[tt.settings.change != nil]
+		if tt.first != "" && r.ask(t, tt.host, tt.first).Token == "" {
+			t.Fatalf("%s gets no token", tt.host)
+		}
+		nc := r.client(t, tt.host)
+		before := r.seen.count("bad_reply")
+		for range many {
+			if tt.code == 0 {
+				if err := nc.PublishRequest(queue.TokenSubject(tt.host), "elsewhere", []byte(tt.body)); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if got := ask(t, nc, tt.host, tt.body); got.Code != tt.code {
+				t.Errorf("%s: answer is %s", tt.host, got.body)
+			}
+		}
+		if tt.code == 0 {
+			eventually(t, "all bad replies", func() bool { return r.seen.count("bad_reply") == before+many })
+		}
+	}
+	for _, r := range replicas {
+		r.stop()
+	}
+	for _, tt := range tests {
+		r := replicas[tt.settings.change != nil]
+		if n := r.lines(t, tt.host, tt.line, 0); tt.line != "" && n != 10 {
+			t.Errorf("%s: %d lines of log are %q, want 10", tt.host, n, tt.line)
+		}
+		if n := r.lines(t, tt.host, "token requests refused", 2); n != 1 {
+			t.Errorf("%s: %d lines of log tell of two more, want one", tt.host, n)
+		}
+		if tt.event == "" {
+			continue
+		}
+		if _, _, events, told := r.counted(t, tt.host, tt.event); events != 11 || told != many {
+			t.Errorf("%s: %d events tell of %d, want 11 of %d", tt.host, events, told, many)
+		}
+	}
+}
+
+// Once it is known that Postgres answers, what no grant covers is refused without
+// asking it: the host's lock is taken here, which would hold up everything else.
+func TestTheEleventhDenialAsksNobody(t *testing.T) {
+	t.Parallel()
+	r := start(t, anyone())
+	nc := r.client(t, "stranger")
+	for range 10 {
+		ask(t, nc, "stranger", registration)
+	}
+	lock := r.raw(t)
+	if _, err := lock.Exec(t.Context(), `SELECT pg_advisory_lock(hashtextextended('muster.token.host:stranger', 0))`); err != nil {
+		t.Fatal(err)
+	}
+	// Where the last answer of Postgres is too old, the first one is asked for.
+	eventually(t, "a refusal", func() bool { return ask(t, nc, "stranger", registration).Code == 403 })
+	if _, err := lock.Exec(t.Context(), `SELECT pg_advisory_unlock_all()`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// GitHub hangs. One host has four requests at work, and the next ones wait.
+func TestOneHostHasFourRequestsAtWork(t *testing.T) {
+	t.Parallel()
+	const many = 8
+	r := start(t, anyone())
+	release := make(chan struct{})
+	r.sim.Before(func(asked githubsim.Request) {
+		if strings.HasSuffix(asked.Path, "/remove-token") {
+			<-release
+		}
+	})
+	next := r.flood(t, "build-01", `{"target":"acme","kind":"removal"}`, many)
+	working := func() int {
+		return strings.Count(strings.Join(r.rows(t, "host"), "\n"), "build-01")
+	}
+	eventually(t, "four requests at work", func() bool { return working() >= 4 })
+	// Requests that came later have been answered: there was time for a fifth.
+	for range 5 {
+		if got := r.ask(t, "build-02", registration); got.Token == "" {
+			t.Errorf("answer is %s", got.body)
+		}
+	}
+	if n := working(); n != 4 {
+		t.Errorf("%d requests of one host are at work, want 4", n)
+	}
+	close(release)
+	for range many {
+		if got := parse(t, next()); got.Token == "" {
+			t.Errorf("answer is %s", got.body)
+		}
 	}
 }

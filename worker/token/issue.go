@@ -28,7 +28,6 @@ func (i *Issuer) issue(ctx context.Context, q request, now time.Time) answer {
 	grant, _ := authorise(i.Grants(), q)
 	var row fleet.TokenRequest
 	var no *answer
-	kept := true // of a refusal: it gets a row of its own
 	err := i.inTx(ctx, func(ctx context.Context, tx *db.Tx) error {
 		if err := tx.LockHost(ctx, q.host); err != nil {
 			return err
@@ -54,21 +53,20 @@ func (i *Issuer) issue(ctx context.Context, q request, now time.Time) answer {
 			if err != nil {
 				return err
 			}
-			kept = i.refusals.keep(no.sum().key, written, time.Now())
-			if !kept {
+			no.counted = !i.refusals.keep(no.sum().key, written, time.Now())
+			if no.counted {
 				return nil
 			}
 		}
 		return i.open(ctx, tx, row)
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return q.refused(auditUnavailable, err.Error())
-	case no != nil && !kept:
-		i.refusals.count(no.sum(), time.Now())
-		no.counted = true
-		return *no
-	case no != nil:
+	}
+	if no != nil {
+		if no.counted {
+			i.refusals.count(no.sum(), time.Now())
+		}
 		return *no
 	}
 

@@ -55,6 +55,9 @@ func TestAGrantedHostGetsATokenThatWorks(t *testing.T) {
 	if n := r.seen.count("registration issued"); n != 1 {
 		t.Errorf("observed %d times, want once", n)
 	}
+	if n := strings.Count(r.log.String(), `"token issued"`); n != 1 {
+		t.Errorf("%d lines of log, want one", n)
+	}
 }
 
 func TestARequestWithoutAnIDGetsOne(t *testing.T) {
@@ -68,10 +71,16 @@ func TestARequestWithoutAnIDGetsOne(t *testing.T) {
 
 func TestTheIntentIsRecordedBeforeGitHubIsAsked(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []fleet.TokenKind{fleet.TokenRegistration, fleet.TokenRemoval} {
+	for kind, path := range map[fleet.TokenKind]string{
+		fleet.TokenRegistration: "/orgs/{org}/actions/runners/registration-token",
+		fleet.TokenRemoval:      "/orgs/{org}/actions/runners/remove-token",
+	} {
 		r := start(t, anyone())
 		var rows, codes []string
-		r.sim.Before(func(githubsim.Request) {
+		r.sim.Before(func(asked githubsim.Request) {
+			if asked.Path != path {
+				t.Errorf("for a %s token GitHub is asked for %s", kind, asked.Path)
+			}
 			rows, codes = r.rows(t, "kind, outcome"), r.trail(t)
 		})
 		if got := r.ask(t, "build-01", request(kind, newID())); got.Token == "" {

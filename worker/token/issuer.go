@@ -155,32 +155,26 @@ func (i *Issuer) handle(ctx context.Context, r queue.Request) {
 		i.send(ctx, r, *no, began)
 		return
 	}
-	a, repeated := i.decide(ctx, q)
-	if repeated && a.issued() {
-		i.observe(q.kind, "repeated", began)
-		i.respond(ctx, r, a)
-		return
-	}
-	i.send(ctx, r, a, began)
+	i.send(ctx, r, i.decide(ctx, q), began)
 }
 
-// decide gives the answer of whoever asked the same before, or one of its own.
-func (i *Issuer) decide(ctx context.Context, q request) (answer, bool) {
+// decide gives the answer to the same request before, or decides the request.
+func (i *Issuer) decide(ctx context.Context, q request) answer {
 	for {
 		now, err := i.clock(ctx)
 		if err != nil {
-			return q.refused(auditUnavailable, err.Error()), false
+			return q.refused(auditUnavailable, err.Error())
 		}
 		given, other, repeated := i.turns.take(q, now)
 		switch {
 		case repeated:
-			return given, true
+			return given.again()
 		case other == nil:
-			return i.inTurn(ctx, q, now), false
+			return i.inTurn(ctx, q, now)
 		}
 		<-other.done // within workLimit and outcomeLimit
 		if other.bodySHA256 == q.bodySHA256 {
-			return other.answer, true
+			return other.answer.again()
 		}
 		// Another body under the same id: the record now has the first one.
 	}
@@ -203,11 +197,11 @@ func (i *Issuer) clock(ctx context.Context) (time.Time, error) {
 	return now, err
 }
 
-// send answers and says so in the log: once per request that was decided, but for
-// refusals that are only counted.
+// send answers and says so in the log: once per request that was decided. A refusal
+// that is only counted has no line.
 func (i *Issuer) send(ctx context.Context, r queue.Request, a answer, began time.Time) {
 	i.observe(a.request.kind, a.outcome(), began)
-	if a.counted {
+	if a.counted || a.repeated {
 		i.respond(ctx, r, a)
 		return
 	}
@@ -273,11 +267,7 @@ func badReplyEvent(host string, why error) fleet.AuditEvent {
 // had its ten of the minute; it reports whether it has written.
 func (i *Issuer) noteRefusal(ctx context.Context, host, name string, e fleet.AuditEvent) bool {
 	s := sumOf(host, name, e)
-	if i.countOnly(s) {
-		return false
-	}
 	if !i.refusals.keep(s.key, 0, time.Now()) {
-		_, _ = i.clock(ctx) // an answer says that rows can be written; without one the next refusal asks again
 		i.refusals.count(s, time.Now())
 		return false
 	}
@@ -297,13 +287,10 @@ func (i *Issuer) writeLate(ctx context.Context, late <-chan fleet.AuditEvent, st
 		select {
 		case e := <-late:
 			i.note(ctx, e)
-			continue
 		case <-stop:
-		}
-		select {
-		case e := <-late:
-			i.note(ctx, e)
-		default:
+			for range len(late) {
+				i.note(ctx, <-late)
+			}
 			return
 		}
 	}

@@ -63,8 +63,14 @@ func TestATokenClaimsTheLeaseThatItIsFor(t *testing.T) {
 		}
 	}
 	// What is no lease is a word of the script's own.
-	if got := r.ask(t, "build-01", demanding(fleet.TokenRegistration, newID())); got.Token == "" {
-		t.Errorf("another id: %s", got.body)
+	other := r.lease(t, "acme")
+	for _, word := range []string{newID(), "{" + other + "}", "urn:uuid:" + other} {
+		if got := r.ask(t, "build-01", demanding(fleet.TokenRegistration, word)); got.Token == "" {
+			t.Errorf("the demand %s: %s", word, got.body)
+		}
+	}
+	if got := r.state(t, other); got != "requested -" {
+		t.Errorf("a lease that no demand names is %s", got)
 	}
 }
 

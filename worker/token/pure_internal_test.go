@@ -61,6 +61,15 @@ func TestWhenToAskAgainIsRoundedUp(t *testing.T) {
 	}
 }
 
+// Scripts without a JSON parser take the address as it is.
+func TestAnAddressIsNotEscaped(t *testing.T) {
+	t.Parallel()
+	body, _, err := answer{auditID: "a", url: "https://ghes/x?a=1&b=<>"}.encode()
+	if err != nil || !strings.Contains(string(body), `"url":"https://ghes/x?a=1&b=<>"`) {
+		t.Errorf("answer is %s, %v", body, err)
+	}
+}
+
 func TestARepeatIsAnsweredForTwoMinutes(t *testing.T) {
 	t.Parallel()
 	var turns turns
@@ -88,6 +97,8 @@ func TestAFaultIsNamedByItsClass(t *testing.T) {
 	for want, err := range map[string]error{
 		"unavailable (5xx)":    &github.Error{Status: 599, Kind: fleet.ErrUnavailable},
 		"no token (no answer)": errors.New("oops"),
+		// The first class that fits counts.
+		"rate limited (no answer)": errors.Join(fleet.ErrForbidden, fleet.ErrRateLimited),
 	} {
 		if got := failure(err); got != want {
 			t.Errorf("%v: %q, want %q", err, got, want)
@@ -124,6 +135,17 @@ func TestTheLongestRequestThatIsTaken(t *testing.T) {
 	}
 }
 
+func TestForeignTextIsShownUpTo100Characters(t *testing.T) {
+	t.Parallel()
+	whole := strings.Repeat("é", 100)
+	if got := printable(whole); got != whole {
+		t.Errorf("100 characters are shown as %q", got)
+	}
+	if got := printable(whole + "é"); strings.Count(got, "é") > 100 || got == whole {
+		t.Errorf("101 characters are shown as %q", got)
+	}
+}
+
 // A metric has no series for a kind that somebody made up.
 func TestKindsThatAreNoneAreObservedAsOne(t *testing.T) {
 	t.Parallel()
@@ -155,7 +177,10 @@ func TestSumsThatAreGivenBack(t *testing.T) {
 	t.Parallel()
 	var r refusals
 	key := refusalKey{"stranger", "denied"}
-	r.giveBack([]refusalSum{{key: key, count: 7, why: "no grant"}})
+	for range 7 {
+		r.count(refusalSum{key: key, why: "no grant"}, noon)
+	}
+	r.giveBack(r.take(noon, true))
 	sums := r.take(noon, false)
 	if len(sums) != 1 || sums[0].count != 7 || sums[0].why != "no grant" {
 		t.Errorf("sums are %+v, want the one that was given back", sums)

@@ -136,15 +136,13 @@ func (r *refusals) giveBack(sums []refusalSum) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range sums {
-		if w := r.windows[s.key]; w != nil {
-			s.count += w.more.count
-			w.more = s
-			continue
+		w := r.windows[s.key]
+		if w == nil {
+			w = &refusalWindowOf{kept: refusalsKept}
+			r.windows[s.key] = w
 		}
-		if r.windows == nil {
-			r.windows = map[refusalKey]*refusalWindowOf{}
-		}
-		r.windows[s.key] = &refusalWindowOf{kept: refusalsKept, more: s}
+		s.count += w.more.count
+		w.more = s
 	}
 }
 

@@ -1,7 +1,14 @@
 package token
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -28,6 +35,7 @@ func TestRefusalsBeyondTheFirstTenOfAMinuteAreCounted(t *testing.T) {
 	if !r.full(key, now) || r.full(other, now) {
 		t.Errorf("full = %v, of another reason %v", r.full(key, now), r.full(other, now))
 	}
+	refuse(refusalKey{"another", "denied"}, 1, 0) // has no sum
 	if kept := refuse(other, 10, 4); kept != 6 {
 		t.Errorf("%d are kept where another replica has written 4, want 6", kept)
 	}
@@ -37,6 +45,9 @@ func TestRefusalsBeyondTheFirstTenOfAMinuteAreCounted(t *testing.T) {
 		t.Errorf("before the minute is over there are the sums %+v", sums)
 	}
 	now = now.Add(time.Nanosecond)
+	if r.full(key, now) {
+		t.Error("full when the minute is over")
+	}
 	counts := map[refusalKey]int{}
 	sums := r.take(now, false)
 	for _, s := range sums {
@@ -87,5 +98,69 @@ func TestHostsThatAreNoNamesShareOneCount(t *testing.T) {
 	}
 	if s := (request{host: "build-01"}).refused(denied, "why").sum(); s.code != fleet.AuditTokenDenied || s.key != keyOf("build-01", "denied") || s.row.Code != 403 {
 		t.Errorf("sum = %+v", s)
+	}
+}
+
+func TestOnlyWhatIsBeyondTheTenIsCountedWithoutARow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var i Issuer
+		s := refusalSum{key: refusalKey{"stranger", "denied"}}
+		i.refusals.alive(time.Now())
+		if i.countOnly(s) {
+			t.Error("the first refusal is only counted")
+		}
+		for range refusalsKept {
+			i.refusals.keep(s.key, 0, time.Now())
+		}
+		time.Sleep(recordFresh - 1)
+		if !i.countOnly(s) {
+			t.Error("the eleventh refusal is not counted")
+		}
+		time.Sleep(1)
+		if i.countOnly(s) {
+			t.Error("a refusal is only counted while Postgres does not answer")
+		}
+	})
+}
+
+// A sum is written when its minute is over, and tried again each second where
+// Postgres does not take it. What nobody had time for has a line of log alone.
+func TestASumIsWrittenWhenItsMinuteIsOver(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		code                      fleet.AuditCode
+		atOneMinute, twoLater     int // how often the line of the sum is there
+		failedThen, failedTwoSecs int // and that it was not written
+	}{
+		{"", 1, 1, 0, 0},
+		{fleet.AuditTokenDenied, 1, 3, 1, 3},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			i := &Issuer{Log: slog.New(slog.NewTextHandler(&log, nil)), Now: func(context.Context) (time.Time, error) {
+				return time.Time{}, errors.New("no clock")
+			}}
+			check := func(when string, lines, failed int) {
+				t.Helper()
+				synctest.Wait()
+				gotLines, gotFailed := strings.Count(log.String(), "token requests refused"), strings.Count(log.String(), "trying again")
+				if gotLines != lines || gotFailed != failed {
+					t.Errorf("%q, %s: %d lines of log, %d that it was not written, want %d and %d", tt.code, when, gotLines, gotFailed, lines, failed)
+				}
+			}
+			i.refusals.count(refusalSum{key: refusalKey{"stranger", "denied"}, code: tt.code}, time.Now())
+			stop := make(chan struct{})
+			var summing sync.WaitGroup
+			summing.Go(func() { i.sumUp(t.Context(), stop) })
+			time.Sleep(refusalWindow - 1)
+			check("before its minute is over", 0, 0)
+			time.Sleep(1)
+			check("when it is", tt.atOneMinute, tt.failedThen)
+			time.Sleep(2 * sumEvery)
+			check("2 s later", tt.twoLater, tt.failedTwoSecs)
+			close(stop)
+			summing.Wait()
+		})
 	}
 }

@@ -59,6 +59,7 @@ func TestWhatNoGrantCoversIsDeniedInTheSameWords(t *testing.T) {
 func TestAMalformedRequestIsAnEventOfTheTrailAlone(t *testing.T) {
 	t.Parallel()
 	r := start(t, anyone())
+	r.pass(time.Hour) // events are dated by the clock of all replicas
 	id := newID()
 	tests := []struct {
 		body, reason string
@@ -86,6 +87,9 @@ func TestAMalformedRequestIsAnEventOfTheTrailAlone(t *testing.T) {
 			!strings.Contains(string(events[n].Payload), got.RequestID) {
 			t.Errorf("%.60q: %d events, the last of them is %s", tt.body, len(events), events[len(events)-1].Payload)
 		}
+		if !events[n].At.After(time.Now().Add(30 * time.Minute)) {
+			t.Errorf("%.60q: the event is of %s", tt.body, events[n].At)
+		}
 		if strings.Contains(tt.body, id) && got.RequestID != id {
 			t.Errorf("%.60q: the answer has another id: %s", tt.body, got.body)
 		}
@@ -96,6 +100,9 @@ func TestAMalformedRequestIsAnEventOfTheTrailAlone(t *testing.T) {
 	}
 	if rows := r.rows(t, "host"); len(rows) != 0 {
 		t.Errorf("api.tokens has %q", rows)
+	}
+	if strings.Contains(r.log.String(), "audit event not written") {
+		t.Error("the log says that an event was not written")
 	}
 }
 
@@ -181,6 +188,9 @@ func TestWhatIsLiveUnderAGrantIsLimited(t *testing.T) {
 	w := newWorld(t, dbtest.URL(t))
 	few := anyone()
 	few.grants[0].MaxLive = 3
+	alone := generous()
+	alone.HostPrefix, alone.MaxLive = "lone-", 1
+	few.grants = append(few.grants, alone)
 	replicas := []*replica{w.replica(t, few), w.replica(t, few)}
 
 	// Hosts that come together, on two replicas, get three between them.
@@ -213,6 +223,13 @@ func TestWhatIsLiveUnderAGrantIsLimited(t *testing.T) {
 	}
 	if got := r.ask(t, "build-99", request(fleet.TokenRemoval, newID())); got.Token == "" {
 		t.Errorf("the limit keeps a host from removing its runner: %s", got.body)
+	}
+
+	if got := r.ask(t, "lone-01", registration); got.Token == "" {
+		t.Errorf("the one that its grant allows is answered %s", got.body)
+	}
+	if got := r.ask(t, "lone-02", registration); got.Code != 429 {
+		t.Errorf("the second where one is allowed is answered %s", got.body)
 	}
 
 	// One of the three becomes a runner, which counts in place of its token

@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,6 +61,11 @@ func TestRepeatsThatComeTogetherGetOneToken(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"TK100I", "TK101I"}, r.trail(t)); diff != "" {
 		t.Errorf("trail: %s", diff)
+	}
+	r.stop()
+	issued, repeated, lines := r.seen.count("removal issued"), r.seen.count("removal repeated"), strings.Count(r.log.String(), `"token issued"`)
+	if issued != 1 || repeated != len(bodies)-1 || lines != 1 {
+		t.Errorf("observed %d issued and %d repeated, with %d lines of log", issued, repeated, lines)
 	}
 }
 

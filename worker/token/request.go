@@ -172,9 +172,9 @@ func object(body []byte) ([]field, error) {
 	seen := make(map[string]bool)
 	for d.More() {
 		key, err := d.Token()
-		name, ok := key.(string)
+		name, _ := key.(string) // every other key is an error
 		var value json.RawMessage
-		if err != nil || !ok || d.Decode(&value) != nil {
+		if err != nil || d.Decode(&value) != nil {
 			return nil, bad
 		}
 		if seen[name] {

@@ -24,7 +24,7 @@ func TestReadTakesWhatTheContractHas(t *testing.T) {
 			request{target: "acme", kind: fleet.TokenRegistration},
 		},
 		{
-			"all of it", ` {"v":1,"request_id":"` + id + `","target":"acme","kind":"removal","demand_id":"d 1/é"}` + "\n",
+			"all of it", ` {"request_id":"` + id + `","v":1,"target":"acme","kind":"removal","demand_id":"d 1/é"}` + "\n",
 			request{target: "acme", kind: fleet.TokenRemoval, id: id, echo: id, demandID: "d 1/é"},
 		},
 		{
@@ -63,6 +63,8 @@ func TestReadRefusesEverythingElse(t *testing.T) {
 		{"null", "h", `null`, badRequest{badJSON, ""}},
 		{"half an object", "h", `{"target":"acme"`, badRequest{badJSON, ""}},
 		{"no value", "h", `{"target":}`, badRequest{badJSON, ""}},
+		{"a value that is none", "h", `{"target":x}`, badRequest{badJSON, ""}},
+		{"a number for the name of a field", "h", `{1:"acme"}`, badRequest{badJSON, ""}},
 		{"two objects", "h", `{"target":"acme","kind":"registration"}{}`, badRequest{badJSON, ""}},
 		{"half a character", "h", with("\"demand_id\":\"\xc3\""), badRequest{badJSON, ""}},
 		{"an empty object", "h", `{}`, badRequest{badTarget, ""}},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -324,6 +325,10 @@ func parse(t testing.TB, msg *nats.Msg) reply {
 	}
 	if header := msg.Header.Get("Nats-Service-Error-Code"); header != code || (got.description == "") != (code == "") {
 		t.Errorf("answer %s has the headers %q", msg.Data, msg.Header)
+	}
+	// Where asking again changes nothing, nothing says when.
+	if got.RetryAfterMS != 0 && slices.Contains([]int{0, 400, 403, 409, 501}, got.Code) {
+		t.Errorf("answer %s says when to ask again", msg.Data)
 	}
 	return got
 }

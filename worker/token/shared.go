@@ -27,11 +27,7 @@ type shared struct {
 func (s *shared) get(ctx context.Context, t Target, now time.Time) (fleet.Token, error) {
 	// Not the name alone: a reload may have mended scope or address under it.
 	key := t.Name + " " + t.Scope.String() + " " + t.APIURL
-	if token, ok := s.cached(key, now.Add(t.MinValidity)); ok {
-		return token, nil
-	}
 	v, err, _ := s.minting.Do(key, func() (any, error) {
-		// The minting before may have ended between the look above and here.
 		if token, ok := s.cached(key, now.Add(t.MinValidity)); ok {
 			return token, nil
 		}

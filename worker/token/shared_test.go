@@ -2,11 +2,14 @@ package token
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/muster-fleet/muster/db"
+	"github.com/muster-fleet/muster/db/dbtest"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
 	"github.com/muster-fleet/muster/github/githubsim"
@@ -121,25 +124,29 @@ func TestASharedTokenIsOfOneScopeAndAddress(t *testing.T) {
 	}
 }
 
-func TestWhatIsOverIsForgotten(t *testing.T) {
+func TestSettleForgetsWhatIsOver(t *testing.T) {
 	t.Parallel()
-	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
-	var s shared
-	s.keep("old", fleet.Token{Secret: fleet.NewSecret("old"), ExpiresAt: now})
-	s.keep("good", fleet.Token{Secret: fleet.NewSecret("good"), ExpiresAt: now.Add(time.Second)})
-	s.forget(now)
-	if _, ok := s.tokens["old"]; ok || len(s.tokens) != 1 {
-		t.Errorf("%d tokens are kept, want the good one", len(s.tokens))
+	database, err := db.Open(t.Context(), dbtest.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(database.Close)
+	i := &Issuer{Log: slog.New(slog.DiscardHandler), DB: database, Now: func(context.Context) (time.Time, error) { return noon, nil }}
+	i.shared.keep("old", fleet.Token{Secret: fleet.NewSecret("old"), ExpiresAt: noon})
+	i.shared.keep("good", fleet.Token{Secret: fleet.NewSecret("good"), ExpiresAt: noon.Add(time.Second)})
+	for id, at := range map[string]time.Time{"old": noon.Add(-repeatWindow), "good": noon.Add(-repeatWindow + 1)} {
+		r := request{host: "h", id: id}
+		i.turns.take(r, at)
+		i.turns.end(r, answer{request: r, auditID: "x", issuedAt: at})
 	}
 
-	var turns turns
-	for id, at := range map[string]time.Time{"old": now.Add(-repeatWindow), "good": now.Add(-repeatWindow + 1)} {
-		r := request{host: "h", id: id}
-		turns.take(r, at)
-		turns.end(r, answer{request: r, auditID: "x", issuedAt: at})
+	if err := i.Settle(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	turns.forget(now)
-	if _, ok := turns.issued[turnKey{"h", "old"}]; ok || len(turns.issued) != 1 {
-		t.Errorf("%d answers are kept, want the good one", len(turns.issued))
+	if _, ok := i.shared.tokens["good"]; !ok || len(i.shared.tokens) != 1 {
+		t.Errorf("%d tokens are kept, want the good one", len(i.shared.tokens))
+	}
+	if _, ok := i.turns.issued[turnKey{"h", "good"}]; !ok || len(i.turns.issued) != 1 {
+		t.Errorf("%d answers are kept, want the good one", len(i.turns.issued))
 	}
 }
