@@ -16,14 +16,22 @@ import (
 // about processes being alive.
 type Runs struct{ DB *DB }
 
-// Known reports whether there is a run of that id, job and name.
-func (r Runs) Known(ctx context.Context, id string, job fleet.Job, name string) (bool, error) {
-	var known bool
-	err := r.DB.pool.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM muster.run WHERE trigger_id = $1 AND job = $2 AND name = $3)`,
-		id, string(job), name).Scan(&known)
+// Known reports of each trigger whether there is a run of its id, job and name.
+func (r Runs) Known(ctx context.Context, triggers ...fleet.Trigger) ([]bool, error) {
+	var id, job, name []string
+	for _, t := range triggers {
+		id, job, name = append(id, t.ID), append(job, string(t.Job)), append(name, t.Name)
+	}
+	rows, err := r.DB.pool.Query(ctx, `
+		SELECT EXISTS (SELECT FROM muster.run r WHERE r.trigger_id = t.id AND r.job = t.job AND r.name = t.name)
+		FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS t (id, job, name, n)
+		ORDER BY n`, id, job, name)
 	if err != nil {
-		return false, fmt.Errorf("look for run %s: %w", id, translate(err))
+		return nil, fmt.Errorf("look for %d runs: %w", len(triggers), translate(err))
+	}
+	known, err := pgx.CollectRows(rows, pgx.RowTo[bool])
+	if err != nil {
+		return nil, fmt.Errorf("look for %d runs: %w", len(triggers), translate(err))
 	}
 	return known, nil
 }
@@ -155,14 +163,21 @@ func (r Runs) Die(ctx context.Context, run fleet.Run, letter fleet.DeadLetter) e
 	return nil
 }
 
-// Reject records a message that never became a trigger. The same message
-// rejected again (a redelivery) leaves one dead letter.
-func (r Runs) Reject(ctx context.Context, letter fleet.DeadLetter) error {
+// Reject records messages that never became triggers. The same message rejected
+// again (a redelivery) leaves one dead letter.
+func (r Runs) Reject(ctx context.Context, letters ...fleet.DeadLetter) error {
 	err := r.DB.InTx(ctx, func(tx *Tx) error {
-		return tx.bury(ctx, letter, fleet.Actor{Type: fleet.ActorNATS, Name: orElse(letter.Subject, "nats")}, "")
+		for _, letter := range letters {
+			actor := fleet.Actor{Type: fleet.ActorNATS, Name: orElse(letter.Subject, "nats")}
+			err := tx.bury(ctx, letter, actor, "")
+			if err != nil {
+				return fmt.Errorf("message on %s: %w", letter.Subject, err)
+			}
+		}
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("record a rejected message on %s: %w", letter.Subject, err)
+		return fmt.Errorf("record %d rejected messages: %w", len(letters), err)
 	}
 	return nil
 }

@@ -121,20 +121,19 @@ func TestRunIsKnownByAllOfItsTrigger(t *testing.T) {
 	w := newWorld(t)
 	tr := trigger()
 	w.tx(func(tx *db.Tx) error { return tx.Queue(w.ctx, tr) })
-	for _, tt := range []struct {
-		id   string
-		job  fleet.Job
-		name string
-		want bool
-	}{
-		{tr.ID, tr.Job, tr.Name, true},
-		{uuid.NewString(), tr.Job, tr.Name, false},
-		{tr.ID, fleet.JobEnforce, tr.Name, false},
-		{tr.ID, tr.Job, "widgets", false},
-	} {
-		if got, err := (db.Runs{DB: w.db}).Known(w.ctx, tt.id, tt.job, tt.name); got != tt.want || err != nil {
-			t.Errorf("Known(%s, %s, %s) = %v, %v", tt.id, tt.job, tt.name, got, err)
-		}
+	asked := []fleet.Trigger{
+		{ID: tr.ID, Job: tr.Job, Name: tr.Name},
+		{ID: uuid.NewString(), Job: tr.Job, Name: tr.Name},
+		{ID: tr.ID, Job: fleet.JobEnforce, Name: tr.Name},
+		{ID: tr.ID, Job: tr.Job, Name: "widgets"},
+		{ID: tr.ID, Job: tr.Job, Name: tr.Name},
+	}
+	got, err := db.Runs{DB: w.db}.Known(w.ctx, asked...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]bool{true, false, false, false, true}, got); diff != "" {
+		t.Errorf("Known (-want +got):\n%s", diff)
 	}
 }
 

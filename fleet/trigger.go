@@ -89,6 +89,9 @@ const (
 	RunJoined  RunState = "joined" // done with another run of the same job and name
 )
 
+// Ended reports whether nothing is left to do.
+func (s RunState) Ended() bool { return s == RunDone || s == RunDead || s == RunJoined }
+
 // Counts are the figures a run leaves behind, by a stable key.
 type Counts map[string]int64
 
@@ -119,6 +122,7 @@ const (
 	DispositionFinished  Disposition = "finished"  // done, dead or joined: nothing is left to do
 	DispositionJoined    Disposition = "joined"    // just now, to a run that waits for the same job and name
 	DispositionElsewhere Disposition = "elsewhere" // somebody else holds a live lease
+	DispositionReady     Disposition = "ready"     // nothing keeps it from being begun, as far as is known
 )
 
 // Begun is the answer to the wish to begin a run.

@@ -104,23 +104,31 @@ func (e *Engine) Run(ctx context.Context) error {
 			Workers: e.workers(job), AckWait: e.Lease,
 		}
 		g.Go(func() error {
-			return e.Conn.Consume(intake, consumer, func(_ context.Context, m queue.Message) queue.Verdict {
-				return e.deliver(work, m)
-			})
+			one := func(_ context.Context, m queue.Message) queue.Verdict { return e.deliver(work, m) }
+			many := func(_ context.Context, b *queue.Batch) { e.deliverTogether(work, b) }
+			return e.Conn.ConsumeTogether(intake, consumer, one, many)
 		})
 	}
 	// The jobs' consumers see only subjects of theirs. Whatever else is
 	// published under the prefix is somebody's mistake, and has to be seen.
 	unrouted := queue.Consumer{Durable: "muster-unrouted", Subjects: []string{fleet.TriggerPrefix + ">"}, AckWait: e.Lease}
 	g.Go(func() error {
-		return e.Conn.Consume(intake, unrouted, func(_ context.Context, m queue.Message) queue.Verdict {
-			if job, _, ok := fleet.SplitSubject(m.Subject); ok && e.Handlers[job] != nil {
+		one := func(_ context.Context, m queue.Message) queue.Verdict {
+			if e.routed(m) {
 				return queue.Ack()
 			}
 			return e.deliver(work, m)
-		})
+		}
+		many := func(_ context.Context, b *queue.Batch) { e.deliverUnrouted(work, b) }
+		return e.Conn.ConsumeTogether(intake, unrouted, one, many)
 	})
 	return g.Wait()
+}
+
+// routed reports whether the message comes to the consumer of a job too.
+func (e *Engine) routed(m queue.Message) bool {
+	job, _, ok := fleet.SplitSubject(m.Subject)
+	return ok && e.Handlers[job] != nil
 }
 
 func (e *Engine) check() error {

@@ -20,8 +20,13 @@ type Handler interface {
 // Recorder keeps the record of runs. Times are its own: it stamps StartedAt,
 // FinishedAt and DiedAt with its clock. Every method is one transaction.
 type Recorder interface {
-	// Known reports whether there is a run of that id, job and name.
-	Known(ctx context.Context, id string, job fleet.Job, name string) (bool, error)
+	// Known reports of each trigger whether there is a run of its id, job and
+	// name.
+	Known(ctx context.Context, triggers ...fleet.Trigger) ([]bool, error)
+	// Join records triggers that came together, and says of each what became of
+	// it. Those of one job and name are joined to one of them, which may then be
+	// begun.
+	Join(ctx context.Context, triggers []fleet.Trigger) ([]fleet.Disposition, error)
 	// Begin records that the run of the trigger begins, or says why it does
 	// not. An expired lease is taken over, with Attempt counted up. While a run
 	// of the same job and name is going, the trigger waits; while one waits,
@@ -40,9 +45,9 @@ type Recorder interface {
 	// Die records a run that failed for good, its dead letter and the audit
 	// event.
 	Die(ctx context.Context, run fleet.Run, letter fleet.DeadLetter) error
-	// Reject records a message that never became a trigger, once per
-	// letter.ID, with its audit event.
-	Reject(ctx context.Context, letter fleet.DeadLetter) error
+	// Reject records messages that never became triggers, once per letter's ID,
+	// each with its audit event.
+	Reject(ctx context.Context, letters ...fleet.DeadLetter) error
 	// FanOut records a run for all names as done, and one queued trigger for
 	// each name, with the run as its parent, in the outbox.
 	FanOut(ctx context.Context, run fleet.Run, names []string) error

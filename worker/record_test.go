@@ -15,12 +15,13 @@ import (
 // record is the rules of the real record in memory. Postgres cannot be had
 // here: this package must not know it.
 type record struct {
-	mu      sync.Mutex
-	runs    map[string]fleet.Run
-	leases  map[string]time.Time
-	letters []fleet.DeadLetter
-	away    error // what every call answers while it is set
-	joins   bool  // whether a run waits that triggers are joined to
+	mu         sync.Mutex
+	runs       map[string]fleet.Run
+	leases     map[string]time.Time
+	letters    []fleet.DeadLetter
+	rejections int   // transactions that rejected messages
+	away       error // what every call answers while it is set
+	joins      bool  // whether a run waits that triggers are joined to
 	// retryAfter is what an Elsewhere says; zero: how long the lease lasts.
 	retryAfter time.Duration
 	extended   chan struct{}
@@ -31,11 +32,43 @@ func newRecord() *record {
 	return &record{runs: map[string]fleet.Run{}, leases: map[string]time.Time{}, wrote: make(chan string, 10000), extended: make(chan struct{}, 10000)}
 }
 
-func (r *record) Known(_ context.Context, id string, job fleet.Job, name string) (bool, error) {
+func (r *record) Known(_ context.Context, triggers ...fleet.Trigger) ([]bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	run, known := r.runs[id]
-	return known && run.Trigger.Job == job && run.Trigger.Name == name, r.away
+	all := make([]bool, len(triggers))
+	for i, t := range triggers {
+		run, known := r.runs[t.ID]
+		all[i] = known && run.Trigger.Job == t.Job && run.Trigger.Name == t.Name
+	}
+	return all, r.away
+}
+
+// Join queues the first trigger of each job and name, and joins the others to it.
+func (r *record) Join(_ context.Context, triggers []fleet.Trigger) ([]fleet.Disposition, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.away != nil {
+		return nil, r.away
+	}
+	first := map[string]string{}
+	all := make([]fleet.Disposition, len(triggers))
+	for i, t := range triggers {
+		run, known := r.runs[t.ID]
+		switch {
+		case known && run.State.Ended():
+			all[i] = fleet.DispositionFinished
+		case known && run.State != fleet.RunQueued:
+			all[i] = fleet.DispositionReady
+		case first[t.Subject()] == "":
+			first[t.Subject()] = t.ID
+			all[i] = fleet.DispositionReady
+			r.runs[t.ID] = fleet.Run{Trigger: t, State: fleet.RunQueued}
+		default:
+			all[i] = fleet.DispositionJoined
+			r.runs[t.ID] = fleet.Run{Trigger: t, State: fleet.RunJoined, JoinedTo: first[t.Subject()]}
+		}
+	}
+	return all, nil
 }
 
 func (r *record) Begin(_ context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error) {
@@ -53,7 +86,7 @@ func (r *record) Begin(_ context.Context, t fleet.Trigger, lease time.Duration) 
 	case r.joins:
 		r.wrote <- "joined"
 		return fleet.Begun{Disposition: fleet.DispositionJoined, Run: run}, nil
-	case run.State == fleet.RunDone || run.State == fleet.RunDead:
+	case run.State.Ended():
 		r.wrote <- "finished"
 		return fleet.Begun{Disposition: fleet.DispositionFinished, Run: run}, nil
 	case run.State == fleet.RunRunning && time.Now().Before(r.leases[t.ID]):
@@ -117,14 +150,17 @@ func (r *record) Die(_ context.Context, run fleet.Run, letter fleet.DeadLetter) 
 	return r.write(run, "dead", func() { r.letters = append(r.letters, letter) })
 }
 
-func (r *record) Reject(_ context.Context, letter fleet.DeadLetter) error {
+func (r *record) Reject(_ context.Context, letters ...fleet.DeadLetter) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.away != nil {
 		return r.away
 	}
-	r.letters = append(r.letters, letter)
-	r.wrote <- "rejected"
+	r.rejections++
+	for _, letter := range letters {
+		r.letters = append(r.letters, letter)
+		r.wrote <- "rejected"
+	}
 	return nil
 }
 

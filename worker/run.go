@@ -34,8 +34,17 @@ type end struct {
 // deliver handles one message, logs it once and observes it.
 func (e *Engine) deliver(work context.Context, m queue.Message) queue.Verdict {
 	began := time.Now()
+	how, run := e.open(work, m)
+	if run != nil {
+		how = run()
+	}
+	e.tell(work, m, began, how)
+	return how.verdict
+}
+
+// tell logs a delivery and observes it.
+func (e *Engine) tell(work context.Context, m queue.Message, began time.Time, how end) {
 	lag := began.Sub(m.At)
-	how := e.handle(work, m)
 	took := time.Since(began)
 	e.Observe(Outcome{Job: how.trigger.Job, Name: how.trigger.Name, Result: how.result, Lag: lag, Took: took})
 
@@ -64,21 +73,21 @@ func (e *Engine) deliver(work context.Context, m queue.Message) queue.Verdict {
 		args = append(args, "err", how.err)
 	}
 	e.Log.Log(work, level, "trigger handled", args...)
-	return how.verdict
 }
 
-// handle takes a message from the queue to its verdict.
-func (e *Engine) handle(work context.Context, m queue.Message) end {
+// open takes a message from the queue to its end, or to a run that has begun and
+// takes long. It returns the run then, and no end.
+func (e *Engine) open(work context.Context, m queue.Message) (end, func() end) {
 	t, fault := e.parse(m)
 	ours, err := e.ours(work, m, t)
 	if err != nil {
-		return e.unrecorded(t, m.Delivered, fmt.Errorf("look for the run it claims: %w", err))
+		return e.unrecorded(t, m.Delivered, fmt.Errorf("look for the run it claims: %w", err)), nil
 	}
 	if ours {
 		m.TriggerID, t.ID = m.Claimed, m.Claimed
 	}
 	if fault != nil && !ours {
-		return e.reject(work, m, fault)
+		return e.reject(work, m, fault), nil
 	}
 	var begun fleet.Begun
 	asked := time.Now()
@@ -88,22 +97,22 @@ func (e *Engine) handle(work context.Context, m queue.Message) end {
 		return err
 	})
 	if err != nil {
-		return e.unrecorded(t, m.Delivered, fmt.Errorf("begin run: %w", err))
+		return e.unrecorded(t, m.Delivered, fmt.Errorf("begin run: %w", err)), nil
 	}
 	switch begun.Disposition {
 	case fleet.DispositionFinished:
-		return end{result: ResultRepeat, verdict: queue.Ack(), trigger: t}
+		return end{result: ResultRepeat, verdict: queue.Ack(), trigger: t}, nil
 	case fleet.DispositionJoined:
-		return end{result: ResultJoined, verdict: queue.Ack(), trigger: t}
+		return end{result: ResultJoined, verdict: queue.Ack(), trigger: t}, nil
 	case fleet.DispositionElsewhere:
 		after := begun.RetryAfter
 		if after <= 0 {
 			after = e.Lease
 		}
-		return end{result: ResultElsewhere, verdict: queue.Retry(after), trigger: t}
+		return end{result: ResultElsewhere, verdict: queue.Retry(after), trigger: t}, nil
 	case fleet.DispositionStarted:
 	default:
-		return e.unrecorded(t, m.Delivered, fmt.Errorf("begin run: the record says %q, which means nothing here", begun.Disposition))
+		return e.unrecorded(t, m.Delivered, fmt.Errorf("begin run: the record says %q, which means nothing here", begun.Disposition)), nil
 	}
 	run := begun.Run
 	if fault != nil {
@@ -111,33 +120,55 @@ func (e *Engine) handle(work context.Context, m queue.Message) end {
 		// target, say, that has left the configuration since.
 		how := e.die(work, m, run, fault)
 		how.trigger.Name = ""
-		return how
+		return how, nil
 	}
 	if run.Attempt > e.MaxAttempts {
 		// The attempts before took their process with them.
-		return e.die(work, m, run, fmt.Errorf("given up: %d attempts began and the last never said how it ended", run.Attempt-1))
+		return e.die(work, m, run, fmt.Errorf("given up: %d attempts began and the last never said how it ended", run.Attempt-1)), nil
 	}
 	if run.Trigger.Name == fleet.All && run.Trigger.Job.Named() {
-		return e.fanOut(work, m, run)
+		return e.fanOut(work, m, run), nil
 	}
-	e.going.begin(run.Trigger)
-	counts, err := e.attempt(work, run, asked.Add(e.Lease))
-	e.going.end(run.Trigger)
-	run.Counts = counts
-	return e.conclude(work, m, run, err)
+	return end{}, func() end {
+		e.going.begin(run.Trigger)
+		counts, err := e.attempt(work, run, asked.Add(e.Lease))
+		e.going.end(run.Trigger)
+		run.Counts = counts
+		return e.conclude(work, m, run, err)
+	}
 }
 
 // ours reports whether the record has the run that the message claims to be of.
 // Ids stand in the record and in logs: by the id alone anybody could take another
 // job's run.
 func (e *Engine) ours(work context.Context, m queue.Message, t fleet.Trigger) (bool, error) {
-	if m.Claimed == "" || t.Job == "" || t.Name == "" {
+	if !mayClaim(m, t) {
 		return false, nil
 	}
-	known := false
+	known, err := e.known(work, claimed(m, t))
+	if err != nil {
+		return false, err
+	}
+	return known[0], nil
+}
+
+// mayClaim reports whether the message claims to be of a run.
+func mayClaim(m queue.Message, t fleet.Trigger) bool {
+	return m.Claimed != "" && t.Job != "" && t.Name != ""
+}
+
+// claimed is the trigger with the id that its message claims.
+func claimed(m queue.Message, t fleet.Trigger) fleet.Trigger {
+	t.ID = m.Claimed
+	return t
+}
+
+// known reports of each trigger whether the record has its run.
+func (e *Engine) known(work context.Context, triggers ...fleet.Trigger) ([]bool, error) {
+	var known []bool
 	err := e.record(work, func(ctx context.Context) error {
 		var err error
-		known, err = e.Recorder.Known(ctx, m.Claimed, t.Job, t.Name)
+		known, err = e.Recorder.Known(ctx, triggers...)
 		return err
 	})
 	return known, err
@@ -276,9 +307,13 @@ func (e *Engine) reject(work context.Context, m queue.Message, fault error) end 
 	rejected := letter(m, fault)
 	err := e.record(work, func(ctx context.Context) error { return e.Recorder.Reject(ctx, rejected) })
 	if err != nil {
-		return e.unrecorded(fleet.Trigger{}, m.Delivered, errors.Join(fmt.Errorf("record rejected message: %w", err), fault))
+		return e.notRejected(m, fault, err)
 	}
 	return end{result: ResultRejected, verdict: queue.Term(rejected.Error), err: fault}
+}
+
+func (e *Engine) notRejected(m queue.Message, fault, err error) end {
+	return e.unrecorded(fleet.Trigger{}, m.Delivered, errors.Join(fmt.Errorf("record rejected message: %w", err), fault))
 }
 
 // unrecorded sends the message round again without spending an attempt.

@@ -30,7 +30,7 @@ func (e *Engine) parse(m queue.Message) (fleet.Trigger, error) {
 		return t, fmt.Errorf("subject %q: %q cannot be a name", fleet.CleanText(m.Subject, maxSubject), fleet.CleanText(name, maxSubject))
 	}
 	t.Name = name
-	if err := e.known(t); err != nil {
+	if err := e.configured(t); err != nil {
 		return t, err
 	}
 	reason, err := parseBody(m.Body)
@@ -38,7 +38,7 @@ func (e *Engine) parse(m queue.Message) (fleet.Trigger, error) {
 	return t, err
 }
 
-func (e *Engine) known(t fleet.Trigger) error {
+func (e *Engine) configured(t fleet.Trigger) error {
 	switch {
 	case t.Name == fleet.All:
 		return nil

@@ -34,7 +34,7 @@ grants:`, 1), "")
 	}
 	w.serve().up()
 
-	const flood = 500
+	const flood = 2000
 	nc := w.nats.connect()
 	began := time.Now()
 	for i := range flood {
