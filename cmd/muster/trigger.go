@@ -182,7 +182,11 @@ func (a *app) await(ctx context.Context, store runs, id string) (fleet.Run, erro
 		case ctx.Err() != nil:
 			return at, gaveUp(ctx, id, at, away)
 		case errors.Is(err, fleet.ErrNotFound):
-			if err := rejected(ctx, store, id); err != nil {
+			err := rejected(ctx, store, id)
+			if err != nil && ctx.Err() != nil {
+				return at, gaveUp(ctx, id, at, away)
+			}
+			if err != nil {
 				return run, err
 			}
 		case errors.Is(err, fleet.ErrUnavailable):

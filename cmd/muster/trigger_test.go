@@ -48,6 +48,9 @@ func follows(t *testing.T, store *db.DB, id string, longest time.Duration) (show
 	return out.String(), err
 }
 
+// shortWait is a --timeout that ends, and leaves a busy machine time to look once.
+const shortWait = 3 * time.Second
+
 // beganRecord is a record with the run of a trigger that has been begun.
 func beganRecord(t *testing.T) (*db.DB, fleet.Run) {
 	t.Helper()
@@ -82,17 +85,17 @@ func finished(t *testing.T, store *db.DB, run fleet.Run) {
 func TestWaitEndsWithItsTimeout(t *testing.T) {
 	t.Parallel()
 	store, run := beganRecord(t)
-	_, err := follows(t, store, uuid.NewString(), 300*time.Millisecond)
+	_, err := follows(t, store, uuid.NewString(), shortWait)
 	if exitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "has not ended within --timeout: nobody has begun it") {
 		t.Errorf("a trigger that nobody begins: exit %d, %v", exitCode(err), err)
 	}
-	_, err = follows(t, store, run.Trigger.ID, 300*time.Millisecond)
+	_, err = follows(t, store, run.Trigger.ID, shortWait)
 	if exitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "attempt 1 is going") {
 		t.Errorf("a run that goes on: exit %d, %v", exitCode(err), err)
 	}
 	run.State, run.Error = fleet.RunFailed, "HTTP 502"
 	finished(t, store, run)
-	shown, err := follows(t, store, run.Trigger.ID, 300*time.Millisecond)
+	shown, err := follows(t, store, run.Trigger.ID, shortWait)
 	if exitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "attempt 1 failed, and it is tried again: HTTP 502") {
 		t.Errorf("a run that is tried again: exit %d, %v, %s", exitCode(err), err, shown)
 	}
