@@ -234,6 +234,27 @@ func TestMatchCountsAllOfARun(t *testing.T) {
 	}
 }
 
+// Where a target has one runner group, jobs of two repositories with the same
+// labels are still told apart.
+func TestOneRunnerGroupTellsRepositoriesApart(t *testing.T) {
+	t.Parallel()
+	m := policies.NewMatcher([]fleet.Pool{pool("linux", "linux")})
+	access := policies.Access{
+		Groups: map[string]fleet.RunnerGroup{"2": {ID: "2", Visibility: fleet.GroupSelected, Selected: []string{"acme/release"}}},
+		Pools:  map[string][]string{"linux": {"2"}},
+	}
+	var jobs []policies.AlikeJobs
+	for i, repository := range []string{"acme/release", "acme/site"} {
+		jobs = append(jobs, policies.AlikeJobs{Count: 1, WorkflowJob: fleet.WorkflowJob{
+			Target: "acme", ID: int64(i + 1), State: fleet.WorkflowJobQueued, Labels: []string{"linux"}, Repository: repository,
+		}})
+	}
+	got := m.MatchAlike(jobs, policies.Outside{Access: map[string]policies.Access{"acme": access}})
+	if got.Demand["linux"].Queued != 1 || len(got.Findings) != 1 {
+		t.Errorf("demand %+v, findings %v, want one job for the pool and one that it may not take", got.Demand, got.Findings)
+	}
+}
+
 // Jobs for GitHub's own machines are those of no pool, and so are runners with
 // labels of their own: how many of both there are adds up, and does not multiply.
 func TestTheCostOfMatchingIsNotThatOfEachJobWithEachRunner(t *testing.T) {

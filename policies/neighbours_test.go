@@ -39,7 +39,13 @@ func TestSurvivorsHaveTheSameLabels(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
-	plan := policies.Decide(p, input(due(1), online(2, "linux")), now)
+	unlabelled := due(1)
+	unlabelled.Labels = nil
+	plan := policies.Decide(p, input(unlabelled, online(2), online(3)), now)
+	if got := verdicts(plan); got != "1 keep min_survivors" {
+		t.Errorf("labels that are not known: %q, want no survivors", got)
+	}
+	plan = policies.Decide(p, input(due(1), online(2, "linux")), now)
 	if e := plan.Decisions[0].Evidence; e["survivors"] != 1 || e["min_survivors"] != 2 {
 		t.Errorf("the evidence has survivors %v of %v, want 1 of 2", e["survivors"], e["min_survivors"])
 	}

@@ -109,6 +109,7 @@ func TestADeletionThatIsDecidedByBeingOffline(t *testing.T) {
 		`runner.os == "linux" ? runner.offline_for > duration("1h") : runner.offline_for > duration("2h")`:                           time.Hour + 1,
 		offline + ` && runner.version < "2.320.0"`:                                                                                   168*time.Hour + 1,
 		offline + ` && runner.name > "build-a" && "build-b" > runner.name`:                                                           168*time.Hour + 1,
+		`has(runner.offline_for) && runner.offline_for > duration("1h") ? true : false`:                                              time.Hour + 1,
 		`runner.never_online && runner.offline_for > duration("1h")`:                                                                 time.Hour + 1,
 		`runner.offline_for - duration("1h") > duration("1h")`:                                                                       24 * time.Hour, // the first that is tried
 		`duration("5h") < runner.offline_for && runner.name.matches("^org-")`:                                                        5*time.Hour + 1,
