@@ -33,7 +33,9 @@ const connectLimit = 5 * time.Second
 type DB struct {
 	pool *connections
 	wake chan struct{}
-	role atomic.Value // string: the role the newest connection works as
+	// fronts say where the next claims from the outbox begin.
+	fronts fronts
+	role   atomic.Value // string: the role the newest connection works as
 	// pooler says that a pooler stands before the server, so that settings are
 	// those of a transaction and statements are not prepared.
 	pooler atomic.Bool

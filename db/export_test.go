@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 )
 
 // HasClockRule reports whether a column of times, TABLE.COLUMN, has a rule.
@@ -31,3 +32,13 @@ const (
 	ClaimPlan  = claimPlan
 	ClaimQuery = claimQuery
 )
+
+// OutboxFront is where the next claim of a lane begins, within a second; nil: at
+// the very front.
+func (db *DB) OutboxFront(lane string) *time.Time {
+	at, known := db.fronts.lanes[lane]
+	if !known {
+		return nil
+	}
+	return &at.created
+}

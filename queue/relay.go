@@ -18,10 +18,14 @@ const (
 	// takes at most 1,000 as one batch (ADR-50 of NATS).
 	relayBatch = 500
 	// relayLease is how long a claimed message is left alone by other relays.
-	// It has to be longer than a batch takes to be published together, refused,
-	// published one by one and deleted, each of which callTimeout bounds, and is
-	// what a message waits whose relay dies.
+	// It is longer than a batch takes to be published together, refused,
+	// published one by one and deleted, each of which callTimeout bounds. A
+	// message waits as long where its relay dies.
 	relayLease = 4 * callTimeout
+	// urgentLease is the lease in lanes whose messages somebody waits for. They
+	// are published one by one, which callTimeout bounds. Where it ends too early,
+	// another relay publishes the message again, and its stream drops the repeat.
+	urgentLease = callTimeout
 	// relayPoll finds what another process put in, or a dead one left behind.
 	relayPoll = time.Second
 )
@@ -30,6 +34,16 @@ const (
 // each stream that muster publishes to, one for hosts, and one for the rest. So
 // a stream that takes nothing holds up no other.
 var lanes = []string{"trigger", "provision", laneEvent, "host", "other"}
+
+// leaseOf is how long messages of a lane are left alone by other relays. No stream
+// stands before hosts, which would hear a repeat.
+func leaseOf(lane string) time.Duration {
+	switch lane {
+	case "trigger", "provision":
+		return urgentLease
+	}
+	return relayLease
+}
 
 // laneEvent is the lane whose messages are published together. All of them go
 // to one stream.
@@ -176,7 +190,7 @@ func (r *Relay) pass(ctx context.Context, lane string) (int, error) {
 	}
 	claim, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	messages, err := r.Outbox.Claim(claim, lane, relayBatch, relayLease)
+	messages, err := r.Outbox.Claim(claim, lane, relayBatch, leaseOf(lane))
 	if err != nil || len(messages) == 0 {
 		return 0, err
 	}

@@ -26,6 +26,7 @@ type table struct {
 	leases   map[string]time.Time
 	away     error
 	claims   int
+	asked    map[string]time.Duration // the lease of the newest claim, by lane
 	wake     chan struct{}
 }
 
@@ -57,6 +58,10 @@ func (o *table) Claim(_ context.Context, lane string, n int, lease time.Duration
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.claims++
+	if o.asked == nil {
+		o.asked = map[string]time.Duration{}
+	}
+	o.asked[lane] = lease
 	if o.away != nil {
 		return nil, o.away
 	}
@@ -179,6 +184,30 @@ func TestTheRelayPublishesEverythingOnceAndEmptiesTheOutbox(t *testing.T) {
 	if m.Header.Get("Nats-Msg-Id") == "" || m.Header.Get("Content-Type") != "application/cloudevents+json" || string(m.Data) != "{}" {
 		t.Errorf("got %+v", m)
 	}
+}
+
+// A trigger whose relay was killed waits for its lease. What no stream guards from
+// a repeat, or is published in batches, has time to be deleted.
+func TestALeaseOfALaneIsAsLongAsItsMessagesNeed(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	outbox := newTable()
+	background(t, (&queue.Relay{Log: quiet, Conn: ready(t, s), Outbox: outbox}).Run)
+	eventually(t, func() bool {
+		all := 0
+		outbox.do(func() { all = len(outbox.asked) })
+		return all == 5
+	})
+	outbox.do(func() {
+		for lane, want := range map[string]time.Duration{
+			"trigger": 5 * time.Second, "provision": 5 * time.Second,
+			"event": 20 * time.Second, "host": 20 * time.Second, "other": 20 * time.Second,
+		} {
+			if got := outbox.asked[lane]; got != want {
+				t.Errorf("the lease of lane %s is %v, want %v", lane, got, want)
+			}
+		}
+	})
 }
 
 func TestWhatCannotBeDeletedIsPublishedAgainAndKeptOnce(t *testing.T) {
