@@ -100,7 +100,7 @@ func TestJoiningWaitsForNobody(t *testing.T) {
 	w.want("queued", `SELECT state FROM muster.run WHERE trigger_id = $1`, held.ID)
 }
 
-// Whatever two replicas take in at once, each trigger is queued or joined to one
+// Whatever replicas take in at once, each trigger is begun, queued, or joined to one
 // that was still to begin, and none is lost.
 func TestReplicasJoinTheSameTriggersAtOnce(t *testing.T) {
 	t.Parallel()
@@ -112,24 +112,37 @@ func TestReplicasJoinTheSameTriggersAtOnce(t *testing.T) {
 			triggers[i].Name = "widgets"
 		}
 	}
+	runs := db.Runs{DB: w.db}
 	var g errgroup.Group
 	for i := range 6 {
 		g.Go(func() error {
-			from := i * 8 // overlaps with the next one's
-			_, err := db.Runs{DB: w.db}.Join(w.ctx, triggers[from:from+20])
-			return err
+			taken := triggers[i*8 : i*8+20] // overlaps with what the next ones take
+			all, err := runs.Join(w.ctx, taken)
+			if err != nil {
+				return err
+			}
+			for n, disposition := range all {
+				if disposition != ready {
+					continue
+				}
+				_, err := runs.Begin(w.ctx, taken[n], time.Hour)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	w.want("60", `SELECT count(*) FROM muster.run WHERE state IN ('queued', 'joined')`)
+	w.want("60", `SELECT count(*) FROM muster.run WHERE state IN ('queued', 'joined', 'running')`)
 	w.want("0", `SELECT count(*) FROM muster.run r WHERE state = 'joined' AND NOT EXISTS (
 		SELECT FROM muster.run f WHERE f.trigger_id = r.joined_to AND f.job = r.job AND f.name = r.name)`)
-	// Who follows what they are joined to ends at a trigger that is to begin.
+	// The way from each trigger to those that it is joined to has an end.
 	w.want("60", `WITH RECURSIVE way AS (
 			SELECT trigger_id AS began, trigger_id, state, joined_to FROM muster.run
 			UNION
 			SELECT w.began, r.trigger_id, r.state, r.joined_to FROM way w JOIN muster.run r ON r.trigger_id = w.joined_to)
-		SELECT count(DISTINCT began) FROM way WHERE state = 'queued'`)
+		SELECT count(DISTINCT began) FROM way WHERE state IN ('queued', 'running')`)
 }
