@@ -33,10 +33,22 @@ func (tx *Tx) HasGroups(ctx context.Context, target string) (bool, error) {
 
 // SaveGroups has the runner groups of a target be these.
 func (tx *Tx) SaveGroups(ctx context.Context, target string, groups []fleet.RunnerGroup) error {
-	var all pgx.Batch
 	ids := make([]string, len(groups))
 	for i, g := range groups {
 		ids[i] = g.ID
+	}
+	_, err := tx.tx.Exec(ctx, `DELETE FROM muster.runner_group WHERE target = $1 AND group_id <> ALL ($2)`, target, ids)
+	if err != nil {
+		return fmt.Errorf("store the runner groups of %s: %w", target, translate(err))
+	}
+	return tx.AddGroups(ctx, target, groups)
+}
+
+// AddGroups has the runner groups of a target be these and those that are known
+// besides.
+func (tx *Tx) AddGroups(ctx context.Context, target string, groups []fleet.RunnerGroup) error {
+	var all pgx.Batch
+	for _, g := range groups {
 		all.Queue(`
 			INSERT INTO muster.runner_group AS g (target, group_id, name, visibility, public, selected)
 			VALUES ($1, $2, $3, $4, $5, coalesce($6::text[], '{}'))
@@ -46,7 +58,6 @@ func (tx *Tx) SaveGroups(ctx context.Context, target string, groups []fleet.Runn
 				(excluded.name, excluded.visibility, excluded.public, excluded.selected)`,
 			target, g.ID, g.Name, string(g.Visibility), g.Public, g.Selected)
 	}
-	all.Queue(`DELETE FROM muster.runner_group WHERE target = $1 AND group_id <> ALL ($2)`, target, ids)
 	if err := tx.tx.SendBatch(ctx, &all).Close(); err != nil {
 		return fmt.Errorf("store the runner groups of %s: %w", target, translate(err))
 	}

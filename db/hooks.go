@@ -88,7 +88,8 @@ type Hearing struct {
 // Hearings reads it of all targets of which anything is known, by name.
 func (db *DB) Hearings(ctx context.Context) (map[string]Hearing, error) {
 	rows, err := db.pool.Query(ctx, `
-		SELECT t.name, c.began_at, c.listed_at, c.as_of, coalesce(c.fault, ''), c.groups_at, coalesce(c.groups_fault, ''), e.at, coalesce(h.fault, ''),
+		SELECT t.name, c.began_at, c.listed_at, c.as_of, coalesce(c.fault, ''), c.groups_at, coalesce(c.groups_fault, ''),
+			coalesce(c.unreadable, 0), coalesce(c.unreadable_items, '{}'), e.at, coalesce(h.fault, ''),
 			(SELECT count(*) FROM muster.runner r WHERE r.target = t.name AND r.busy AND r.removed_at IS NULL)
 		FROM muster.target t
 		LEFT JOIN muster.reconciliation c ON c.target = t.name
@@ -107,8 +108,11 @@ func (db *DB) Hearings(ctx context.Context) (map[string]Hearing, error) {
 	var name string
 	var h Hearing
 	var began, listed, asOf, groups, event *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&name, &began, &listed, &asOf, &h.Fault, &groups, &h.GroupsFault, &event, &h.HookFault, &h.Busy}, func() error {
+	var items []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &began, &listed, &asOf, &h.Fault, &groups, &h.GroupsFault, &h.Unreadable, &items, &event, &h.HookFault, &h.Busy}, func() error {
 		h.BeganAt, h.ListedAt, h.AsOf, h.GroupsAt, h.EventAt = utc(began), utc(listed), utc(asOf), utc(groups), utc(event)
+		h.UnreadableItems = named(items)
+		items = nil
 		all[name] = h
 		return nil
 	})

@@ -30,6 +30,10 @@ type Reconciliation struct {
 	// GroupsFault why they are not known as of then; empty: they are.
 	GroupsAt    time.Time
 	GroupsFault string
+	// Unreadable counts the repositories of the newest listing that cannot be read,
+	// and UnreadableItems names the first of them.
+	Unreadable      int
+	UnreadableItems []string
 	// Refused is what was told of workflow jobs and not taken in, and is not made
 	// good yet, but for its reason.
 	Refused fleet.Refused
@@ -57,8 +61,10 @@ func (tx *Tx) ClaimReconciliation(ctx context.Context, target string, now, until
 func (tx *Tx) SaveReconciliation(ctx context.Context, target string, r Reconciliation, due time.Time) error {
 	_, err := tx.tx.Exec(ctx, `
 		UPDATE muster.reconciliation
-		SET due_at = $2, began_at = $3, listed_at = $4, as_of = $5, fault = $6, groups_at = $7, groups_fault = $8
-		WHERE target = $1`, target, due, orNull(r.BeganAt), orNull(r.ListedAt), orNull(r.AsOf), r.Fault, orNull(r.GroupsAt), r.GroupsFault)
+		SET due_at = $2, began_at = $3, listed_at = $4, as_of = $5, fault = $6, groups_at = $7, groups_fault = $8,
+			unreadable = $9, unreadable_items = coalesce($10::text[], '{}')
+		WHERE target = $1`, target, due, orNull(r.BeganAt), orNull(r.ListedAt), orNull(r.AsOf), r.Fault, orNull(r.GroupsAt), r.GroupsFault,
+		r.Unreadable, r.UnreadableItems)
 	if err != nil {
 		return fmt.Errorf("store the comparison of %s: %w", target, translate(err))
 	}
@@ -88,7 +94,7 @@ func reconciliation(ctx context.Context, q querier, target string) (Reconciliati
 	return r, nil
 }
 
-const reconciliationColumns = `r.began_at, r.listed_at, r.as_of, r.fault, r.groups_at, r.groups_fault,
+const reconciliationColumns = `r.began_at, r.listed_at, r.as_of, r.fault, r.groups_at, r.groups_fault, r.unreadable, r.unreadable_items,
 	(SELECT count(*) FROM muster.refused_delivery d WHERE d.target = r.target),
 	(SELECT min(at) FROM muster.refused_delivery d WHERE d.target = r.target),
 	(SELECT max(at) FROM muster.refused_delivery d WHERE d.target = r.target)`
@@ -96,10 +102,19 @@ const reconciliationColumns = `r.began_at, r.listed_at, r.as_of, r.fault, r.grou
 func scanReconciliation(row pgx.Row) (Reconciliation, error) {
 	var r Reconciliation
 	var began, listed, asOf, groups, since, until *time.Time
-	err := row.Scan(&began, &listed, &asOf, &r.Fault, &groups, &r.GroupsFault, &r.Refused.Deliveries, &since, &until)
+	err := row.Scan(&began, &listed, &asOf, &r.Fault, &groups, &r.GroupsFault, &r.Unreadable, &r.UnreadableItems, &r.Refused.Deliveries, &since, &until)
+	r.UnreadableItems = named(r.UnreadableItems)
 	r.Refused.Since, r.Refused.Until = utc(since), utc(until)
 	r.BeganAt, r.ListedAt, r.AsOf, r.GroupsAt = utc(began), utc(listed), utc(asOf), utc(groups)
 	return r, err
+}
+
+// named is a list of names as a reader wants it: nil where there is none.
+func named(items []string) []string {
+	if len(items) == 0 {
+		return nil
+	}
+	return items
 }
 
 // HearRepositories notes the repositories of which something was told since.
@@ -124,15 +139,22 @@ func (tx *Tx) ListRepositories(ctx context.Context, target string, listed, publi
 	_, err := tx.tx.Exec(ctx, `
 		DELETE FROM muster.repository
 		WHERE target = $1 AND repository <> ALL (coalesce($2::text[], '{}')) AND (heard_at IS NULL OR heard_at < $3)`, target, listed, since)
-	if err == nil {
-		_, err = tx.tx.Exec(ctx, `
-			INSERT INTO muster.repository AS r (target, repository, public)
-			SELECT $1, name, name = ANY (coalesce($3::text[], '{}'))
-			FROM unnest($2::text[]) AS listed (name)
-			ON CONFLICT (target, repository) DO UPDATE SET public = excluded.public, listed = true, unseen = false
-				WHERE r.public <> excluded.public OR NOT r.listed OR r.unseen`,
-			target, listed, public)
+	if err != nil {
+		return fmt.Errorf("store the repositories of %s: %w", target, translate(err))
 	}
+	return tx.AddRepositories(ctx, target, listed, public)
+}
+
+// AddRepositories has the repositories of a target be these, of which some are
+// public, and those that are known besides.
+func (tx *Tx) AddRepositories(ctx context.Context, target string, listed, public []string) error {
+	_, err := tx.tx.Exec(ctx, `
+		INSERT INTO muster.repository AS r (target, repository, public)
+		SELECT $1, name, name = ANY (coalesce($3::text[], '{}'))
+		FROM unnest($2::text[]) AS listed (name)
+		ON CONFLICT (target, repository) DO UPDATE SET public = excluded.public, listed = true, unseen = false
+			WHERE r.public <> excluded.public OR NOT r.listed OR r.unseen`,
+		target, listed, public)
 	if err != nil {
 		return fmt.Errorf("store the repositories of %s: %w", target, translate(err))
 	}

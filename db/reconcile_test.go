@@ -21,7 +21,7 @@ func TestAComparisonIsClaimedByOne(t *testing.T) {
 		})
 		return r, mine
 	}
-	if r, err := w.db.Reconciliation(w.ctx, "acme"); err != nil || r != (db.Reconciliation{}) {
+	if r, err := w.db.Reconciliation(w.ctx, "acme"); err != nil || !cmp.Equal(r, db.Reconciliation{}) {
 		t.Errorf("Reconciliation of what was never compared = %+v, %v", r, err)
 	}
 	for _, tt := range []struct {
@@ -35,6 +35,7 @@ func TestAComparisonIsClaimedByOne(t *testing.T) {
 	want := db.Reconciliation{
 		BeganAt: t0, ListedAt: t0.Add(-time.Hour), AsOf: t0.Add(-time.Minute), Fault: "bad gateway",
 		GroupsAt: t0.Add(-time.Second), GroupsFault: "not found",
+		Unreadable: 2, UnreadableItems: []string{"repository 2 of page 1: it is null", "repository 3 of page 1: it is null"},
 	}
 	w.tx(func(tx *db.Tx) error { return tx.SaveReconciliation(w.ctx, "acme", want, t0.Add(5*time.Minute)) })
 	if got, mine := claim(t0.Add(6 * time.Minute)); !mine || !cmp.Equal(want, got) {

@@ -1,6 +1,7 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func (w *wireRunnerGroup) group() (runnerGroup, error) {
 		return runnerGroup{}, fmt.Errorf("runner group %d has the visibility %q, which is not known", w.ID, w.Visibility)
 	}
 	return runnerGroup{w.ID, fleet.RunnerGroup{
-		ID: strconv.FormatInt(w.ID, 10), Name: w.Name, Visibility: w.Visibility, Public: *w.Public,
+		ID: strconv.FormatInt(w.ID, 10), Name: fleet.CleanText(w.Name, maxRunnerText), Visibility: w.Visibility, Public: *w.Public,
 	}}, nil
 }
 
@@ -71,7 +72,8 @@ func (w *wireGroupMember) member(of fleet.ScopeKind) (groupMember, error) {
 
 // RunnerGroups lists the runner groups of an organisation or enterprise, by id,
 // those that an organisation has of its enterprise included: all of them or, with
-// an error, none. A repository has none, which takes no request. A group that is
+// an error, none. A group that cannot be read, or one of whose members cannot,
+// costs itself alone: the others come with the error, which is Unread. A repository has none, which takes no request. A group that is
 // deleted meanwhile is left out. Charged is how many requests it took of the
 // hour's: a list that is as it was takes none.
 //
@@ -80,14 +82,14 @@ func (c *Client) RunnerGroups(ctx context.Context, scope fleet.Scope) (groups []
 	if scope.Kind == fleet.ScopeRepo {
 		return nil, 0, nil
 	}
-	listed, charged, err := whole[wireRunnerGroup, runnerGroup]{
+	listed, charged, unread := whole[wireRunnerGroup, runnerGroup]{
 		op: OpRunnerGroups, scope: scope, path: "actions/runner-groups", of: "runner_groups",
 		read: (*wireRunnerGroup).group,
 		id:   func(g runnerGroup) int64 { return g.id },
 		kept: &c.groups,
 	}.list(ctx, c)
-	if err != nil {
-		return nil, charged, err
+	if unread != nil && !Unread(unread) {
+		return nil, charged, unread
 	}
 	for _, g := range listed {
 		if g.Visibility == fleet.GroupSelected {
@@ -97,13 +99,20 @@ func (c *Client) RunnerGroups(ctx context.Context, scope fleet.Scope) (groups []
 				continue // the list has just been seen, so it is the group that is gone
 			}
 			if err != nil {
-				return nil, charged, fmt.Errorf("runner group %s: %w", g.ID, err)
+				err = fmt.Errorf("runner group %s: %w", g.ID, err)
+			}
+			if Unread(err) {
+				unread = cmp.Or(unread, err)
+				continue
+			}
+			if err != nil {
+				return nil, charged, err
 			}
 			g.Selected = selected
 		}
 		groups = append(groups, g.RunnerGroup)
 	}
-	return groups, charged, nil
+	return groups, charged, unread
 }
 
 // groupMembers lists what is selected for a group.

@@ -2,6 +2,7 @@ package github
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -34,15 +35,42 @@ type wireDelivery struct {
 	Redelivery bool      `json:"redelivery"`
 }
 
+// delivery converts, or says what is wrong.
+func (w *wireDelivery) delivery() (HookDelivery, error) {
+	d := HookDelivery{ID: w.ID, GUID: w.GUID, Event: w.Event, At: w.At.UTC(), StatusCode: w.StatusCode, Again: w.Redelivery}
+	if w.ID <= 0 || w.GUID == "" || w.At.IsZero() {
+		return d, errors.New("it lacks its id, guid or delivered_at")
+	}
+	return d, nil
+}
+
+// HookLog is what a webhook was sent, as far as it was read.
+type HookLog struct {
+	Deliveries []HookDelivery // the newest first
+	Whole      bool           // false: there were too many to read them all
+	Unread     []string       // those that cannot be read, each with the reason
+}
+
+// Lacks says why there may be other deliveries; empty: these are all.
+func (l HookLog) Lacks() string {
+	switch {
+	case !l.Whole:
+		return "more deliveries than are read at once: the oldest were passed over"
+	case len(l.Unread) > 0:
+		return "deliveries were passed over: " + cannotRead(l.Unread)
+	}
+	return ""
+}
+
 // maxDeliveryPages bounds how far back a log of deliveries is read, in pages
 // of a hundred.
 const maxDeliveryPages = 20
 
 // HookDeliveries lists what a webhook of an organisation or a repository was
-// sent at or after a moment, the newest first. Whole is false where there were
-// too many to read them all. GitHub keeps them for 3 days, and Enterprise Server
-// for 7.
-func (c *Client) HookDeliveries(ctx context.Context, scope fleet.Scope, hook int64, since time.Time) (all []HookDelivery, whole bool, err error) {
+// sent at or after a moment. A delivery that cannot be read costs itself alone.
+// GitHub keeps them for 3 days, and Enterprise Server for 7.
+func (c *Client) HookDeliveries(ctx context.Context, scope fleet.Scope, hook int64, since time.Time) (HookLog, error) {
+	var log HookLog
 	cursor := ""
 	for range maxDeliveryPages {
 		o := operation{
@@ -52,27 +80,30 @@ func (c *Client) HookDeliveries(ctx context.Context, scope fleet.Scope, hook int
 		if cursor != "" {
 			o.path += "&cursor=" + url.QueryEscape(cursor)
 		}
-		var page []wireDelivery
+		var page []json.RawMessage
 		header, err := c.do(ctx, o, decoded{&page})
 		if err != nil {
-			return nil, false, err
+			return HookLog{}, err
 		}
-		for _, w := range page {
-			if w.ID <= 0 || w.GUID == "" || w.At.IsZero() {
-				return nil, false, o.malformed(http.StatusOK, "a delivery lacks its id, guid or delivered_at")
+		for i, raw := range page {
+			d, err := element(raw, (*wireDelivery).delivery)
+			if err != nil {
+				log.Unread = append(log.Unread, clean(fmt.Sprintf("element %d: %v", i+1, err)))
+				continue
 			}
-			if w.At.Before(since) {
-				return all, true, nil
+			if d.At.Before(since) {
+				log.Whole = true
+				return log, nil
 			}
-			all = append(all, HookDelivery{
-				ID: w.ID, GUID: w.GUID, Event: w.Event, At: w.At.UTC(), StatusCode: w.StatusCode, Again: w.Redelivery,
-			})
+			log.Deliveries = append(log.Deliveries, d)
 		}
-		if cursor = nextPage(header).Get("cursor"); cursor == "" || len(page) == 0 {
-			return all, true, nil
+		cursor = nextPage(header).Get("cursor")
+		if cursor == "" || len(page) == 0 {
+			log.Whole = true
+			return log, nil
 		}
 	}
-	return all, false, nil
+	return log, nil
 }
 
 // Redeliver asks GitHub to deliver once more what an attempt was to deliver.

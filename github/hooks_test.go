@@ -3,6 +3,7 @@ package github_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,7 +35,8 @@ func TestDeliveriesThatWereNotTakenAreAskedForAgain(t *testing.T) {
 	queue(t, sim, 230)
 	sim.Deliver(t.Context())
 	gh := client(t, url)
-	log, whole, err := gh.HookDeliveries(t.Context(), org, hook, since)
+	shown, err := gh.HookDeliveries(t.Context(), org, hook, since)
+	log, whole := shown.Deliveries, shown.Whole
 	if err != nil || !whole || len(log) != 230 {
 		t.Fatalf("%d deliveries, whole %v, %v, want 230 without the ping", len(log), whole, err)
 	}
@@ -54,7 +56,8 @@ func TestDeliveriesThatWereNotTakenAreAskedForAgain(t *testing.T) {
 	}
 	now = now.Add(time.Minute)
 	sim.Deliver(t.Context())
-	again, _, err := gh.HookDeliveries(t.Context(), org, hook, now)
+	shown, err = gh.HookDeliveries(t.Context(), org, hook, now)
+	again := shown.Deliveries
 	if err != nil || len(again) != 1 || again[0].GUID != log[7].GUID || !again[0].Taken() || !again[0].Again {
 		t.Errorf("%+v, %v, want the one that was asked for", again, err)
 	}
@@ -62,8 +65,25 @@ func TestDeliveriesThatWereNotTakenAreAskedForAgain(t *testing.T) {
 	if err := gh.Redeliver(t.Context(), org, hook, 0); err == nil {
 		t.Error("an attempt without an id was asked for")
 	}
-	_, _, err = gh.HookDeliveries(t.Context(), org, hook+1, since)
+	_, err = gh.HookDeliveries(t.Context(), org, hook+1, since)
 	wantKind(t, "no such hook", err, fleet.ErrNotFound)
-	_, _, err = answers(t, says(http.StatusOK, `[{"id":1}]`)).HookDeliveries(t.Context(), org, 1, since)
-	wantKind(t, "a delivery that says little", err, fleet.ErrMalformed)
+}
+
+// A delivery that cannot be read costs itself, and no other.
+func TestADeliveryThatCannotBeReadCostsItselfAlone(t *testing.T) {
+	t.Parallel()
+	good := func(id string) string {
+		return `{"id":` + id + `,"guid":"g` + id + `","event":"workflow_job","delivered_at":"2026-03-01T12:00:00Z","status_code":200}`
+	}
+	for name, bad := range map[string]string{
+		"says little":  `{"id":1}`,
+		"null":         `null`,
+		"no time":      `{"id":1,"guid":"g1","delivered_at":""}`,
+		"an id a word": `{"id":"x","guid":"g1","delivered_at":"2026-03-01T12:00:00Z"}`,
+	} {
+		log, err := answers(t, says(http.StatusOK, `[`+good("3")+`,`+bad+`,`+good("2")+`]`)).HookDeliveries(t.Context(), org, 1, time.Time{})
+		if err != nil || len(log.Deliveries) != 2 || !log.Whole || !strings.Contains(log.Lacks(), "1 cannot be read: element 2: ") {
+			t.Errorf("%s: %+v, lacks %q, %v, want the two others and the reason", name, log, log.Lacks(), err)
+		}
+	}
 }

@@ -116,7 +116,7 @@ type walk struct {
 }
 
 // run fetches the first page and then all others, some at a time. It returns
-// the error of the first page only.
+// the error of the first page only, or that no item of any page has an id.
 func (w *walk) run(ctx context.Context) error {
 	first, err := w.fetch(ctx, 1)
 	if err != nil {
@@ -139,6 +139,10 @@ func (w *walk) run(ctx context.Context) error {
 	}
 	_ = g.Wait() // faults holds the errors
 	slices.SortFunc(w.pages, func(a, b page) int { return cmp.Compare(a.Number, b.Number) })
+	hasID := slices.ContainsFunc(w.pages, func(p page) bool { return len(p.IDs) > 0 })
+	if !hasID && first.items() > 0 {
+		return operation{op: OpRunners, scope: w.scope}.malformed(http.StatusOK, "no item of the listing has an id")
+	}
 	return nil
 }
 

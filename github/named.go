@@ -19,12 +19,13 @@ func (c *Client) RunnerNamed(ctx context.Context, scope fleet.Scope, name string
 		return fleet.Runner{}, o.fail(nil, "a runner without a name cannot be looked up by it", nil)
 	}
 	var found []fleet.Runner
+	var nameless []string
 	if heeded {
 		p, err := c.page(ctx, ask{op: OpRunnerNamed, scope: scope, number: 1, size: perPage, name: name})
 		if err != nil {
 			return fleet.Runner{}, err
 		}
-		found = p.runners
+		found, nameless = p.runners, p.nameless
 	} else {
 		l, err := c.Runners(ctx, scope, fleet.KeptListing{})
 		if err == nil {
@@ -33,7 +34,7 @@ func (c *Client) RunnerNamed(ctx context.Context, scope fleet.Scope, name string
 		if err != nil {
 			return fleet.Runner{}, err
 		}
-		found = l.Runners
+		found, nameless = l.Runners, l.Nameless
 	}
 	var match []fleet.Runner
 	for _, r := range found {
@@ -48,6 +49,9 @@ func (c *Client) RunnerNamed(ctx context.Context, scope fleet.Scope, name string
 		return fleet.Runner{}, o.malformed(http.StatusOK, fmt.Sprintf("%d runners have the name", len(match)))
 	case heeded && len(found) > 0:
 		return fleet.Runner{}, o.malformed(http.StatusOK, "runners of other names are listed: the server does not heed the name")
+	}
+	if len(nameless) > 0 {
+		return fleet.Runner{}, o.malformed(http.StatusOK, nameless[0])
 	}
 	e := o.fail(fleet.ErrNotFound, "no runner of that name is listed", nil)
 	e.Status = http.StatusOK

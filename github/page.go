@@ -117,8 +117,7 @@ func (r *pageReader) read(o operation, got reply) error {
 }
 
 // decode reads the runners of a page that is new. An item that cannot be read
-// costs that item and no other; only a page on which no item has an id is
-// refused.
+// costs that item and no other.
 func (r *pageReader) decode(o operation, got reply) error {
 	w, err := r.items(o, got)
 	if err != nil {
@@ -149,9 +148,6 @@ func (r *pageReader) decode(o operation, got reply) error {
 		}
 		p.IDs = append(p.IDs, runner.ID)
 		p.runners = append(p.runners, runner)
-	}
-	if len(p.nameless) > 0 && len(p.IDs) == 0 {
-		return o.malformed(http.StatusOK, "no item of the page has an id")
 	}
 	return nil
 }

@@ -176,7 +176,11 @@ func TestDownloads(t *testing.T) {
 	if got, err := answers(t, says(http.StatusOK, `[]`)).Downloads(t.Context(), org); err != nil || len(got) != 0 {
 		t.Errorf("an empty list: %v, %v", got, err)
 	}
-	for _, body := range []string{``, `null`, `{}`, `[null]`, `[{}]`, `[` + whole + `,{"os":"linux"}]`, `[` + whole} {
+	got, err = answers(t, says(http.StatusOK, `[{"os":"linux"},`+whole+`]`)).Downloads(t.Context(), org)
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("one that lacks something costs itself alone: %v (-want +got):\n%s", err, diff)
+	}
+	for _, body := range []string{``, `null`, `{}`, `[null]`, `[{}]`, `[` + whole} {
 		_, err := answers(t, says(http.StatusOK, body)).Downloads(t.Context(), org)
 		wantKind(t, body, err, fleet.ErrMalformed)
 	}

@@ -39,17 +39,20 @@ func (c *Client) mint(ctx context.Context, op, path string, scope fleet.Scope) (
 	return fleet.Token{Secret: fleet.NewSecret(w.GetToken()), ExpiresAt: w.GetExpiresAt().In(time.UTC)}, nil
 }
 
-// Downloads lists the runner applications that the server of the scope offers.
+// Downloads lists the runner applications that the server of the scope offers. A
+// download that lacks something is left out, unless it is the only one.
 func (c *Client) Downloads(ctx context.Context, scope fleet.Scope) ([]fleet.Download, error) {
 	o := operation{op: OpDownloads, scope: scope, method: http.MethodGet, path: "actions/runners/downloads", want: http.StatusOK}
 	var w []*gh.RunnerApplicationDownload
 	if _, err := c.do(ctx, o, decoded{&w}); err != nil {
 		return nil, err
 	}
+	lacking := false
 	downloads := make([]fleet.Download, 0, len(w))
 	for _, d := range w {
 		if d.GetOS() == "" || d.GetArchitecture() == "" || d.GetDownloadURL() == "" || d.GetFilename() == "" {
-			return nil, o.malformed(http.StatusOK, "a download lacks os, architecture, download_url or filename")
+			lacking = true
+			continue
 		}
 		downloads = append(downloads, fleet.Download{
 			OS:           d.GetOS(),
@@ -58,6 +61,9 @@ func (c *Client) Downloads(ctx context.Context, scope fleet.Scope) ([]fleet.Down
 			Filename:     d.GetFilename(),
 			SHA256:       d.GetSHA256Checksum(),
 		})
+	}
+	if lacking && len(downloads) == 0 {
+		return nil, o.malformed(http.StatusOK, "a download lacks os, architecture, download_url or filename")
 	}
 	return downloads, nil
 }

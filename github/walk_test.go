@@ -172,3 +172,25 @@ func TestACancelledWalkIsPartial(t *testing.T) {
 		t.Errorf("complete %v (%v), %v, want the context's end", got.Complete, got.Incomplete, err)
 	}
 }
+
+// The only item of the last page has no id: the pages before it count all the
+// same, and the listing is complete. A listing of such items alone is malformed.
+func TestALastPageWithoutAnyIDLeavesTheListingComplete(t *testing.T) {
+	t.Parallel()
+	gh := answers(t, func(w http.ResponseWriter, r *http.Request) {
+		items := []string{`{"name":"nobody"}`}
+		if r.URL.Query().Get("page") == "1" {
+			items = nil
+			for id := 1; id <= 100; id++ {
+				items = append(items, fmt.Sprintf(`{"id":%d,"name":"r%d","os":"linux","status":"online","busy":false,"labels":[{"name":"x"}]}`, id, id))
+			}
+		}
+		says(http.StatusOK, `{"total_count":101,"runners":[`+strings.Join(items, ",")+`]}`)(w, r)
+	})
+	l, err := gh.Runners(t.Context(), org, fleet.KeptListing{})
+	if err != nil || !l.Complete || len(l.Runners) != 100 || len(l.Nameless) != 1 {
+		t.Errorf("%d runners, nameless %v, incomplete %v, %v, want a complete listing with one", len(l.Runners), l.Nameless, l.Incomplete, err)
+	}
+	_, err = answers(t, says(http.StatusOK, `{"total_count":1,"runners":[{"name":"nobody"}]}`)).Runners(t.Context(), org, fleet.KeptListing{})
+	wantKind(t, "nothing but items without an id", err, fleet.ErrMalformed)
+}

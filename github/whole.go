@@ -73,21 +73,30 @@ func (k *pagesKept[T]) put(path string, p pageKept[T]) {
 // charged for. Pages that do not add up, because something came or went between
 // them, are walked once more. What is wrong then is an error, and no element is
 // given. Where elements cannot be read, the others come with the error.
-func (l whole[W, T]) list(ctx context.Context, c *Client) (all []T, charged int, err error) {
-	w, err := l.twice(ctx, c, &charged)
-	if err != nil {
-		return nil, charged, err
+func (l whole[W, T]) list(ctx context.Context, c *Client) (all []T, charged int, _ error) {
+	w, fault := l.twice(ctx, c, &charged)
+	if fault != nil {
+		return nil, charged, fault
 	}
 	lacks := w.lacks(l.most)
 	if lacks == "" {
 		return w.all, charged, nil
 	}
-	err = l.operation(1).malformed(http.StatusOK, lacks)
+	err := l.operation(1).malformed(http.StatusOK, lacks)
 	if w.bad != "" || w.beyond(l.most) {
 		return nil, charged, err
 	}
+	err.Err = errUnread
 	return w.all, charged, err
 }
+
+// errUnread marks the error of a listing whose only fault is that some of its
+// elements cannot be read.
+var errUnread = errors.New("elements cannot be read")
+
+// Unread reports whether err says no more than that some elements of a listing
+// cannot be read. The others came with it.
+func Unread(err error) bool { return errors.Is(err, errUnread) }
 
 // shown is list where some elements are better than none: lacks says why they may
 // not be all; empty: they are.
@@ -129,9 +138,14 @@ func (w walked[T]) lacks(most int) string {
 	case w.bad != "":
 		return "the pages do not add up, twice in a row: " + w.bad
 	case len(w.unread) > 0:
-		return fmt.Sprintf("%d cannot be read: %s", len(w.unread), strings.Join(w.unread[:min(len(w.unread), 3)], "; "))
+		return cannotRead(w.unread)
 	}
 	return ""
+}
+
+// cannotRead counts elements that cannot be read and names the first of them.
+func cannotRead(unread []string) string {
+	return fmt.Sprintf("%d cannot be read: %s", len(unread), strings.Join(unread[:min(len(unread), 3)], "; "))
 }
 
 func (l whole[W, T]) operation(page int) operation {
@@ -222,21 +236,18 @@ func (p *wholePage[W, T]) read(o operation, got reply) error {
 	}
 	p.page = pageKept[T]{etag: got.header.Get("ETag"), credential: got.credential.Fingerprint(), total: int(*total)}
 	for i, raw := range elements {
-		t, err := p.element(raw)
+		t, err := element(raw, p.whole.read)
 		if err != nil {
 			p.page.unread = append(p.page.unread, fmt.Sprintf("element %d of %s: %v", i+1, p.of, err))
 			continue
 		}
 		p.page.found = append(p.page.found, t)
 	}
-	if len(p.page.unread) > 0 && len(p.page.found) == 0 {
-		return o.malformed(http.StatusOK, p.page.unread[0])
-	}
 	return nil
 }
 
-// element reads one element, or says why it cannot be read.
-func (p *wholePage[W, T]) element(raw json.RawMessage) (T, error) {
+// element reads one element of a list, or says why it cannot be read.
+func element[W, T any](raw json.RawMessage, read func(*W) (T, error)) (T, error) {
 	var none T
 	var w *W
 	if err := json.Unmarshal(raw, &w); err != nil {
@@ -245,7 +256,7 @@ func (p *wholePage[W, T]) element(raw json.RawMessage) (T, error) {
 	if w == nil {
 		return none, errors.New("it is null")
 	}
-	return p.whole.read(w)
+	return read(w)
 }
 
 // nextPage is the query of the next page, from the Link header; nil: this one

@@ -2,6 +2,7 @@ package github
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -122,51 +123,70 @@ type Repository struct {
 	Public bool // neither private nor internal; false too where GitHub does not say
 }
 
+type wireRepository struct {
+	Name     string `json:"name"`
+	Private  *bool  `json:"private"`
+	Archived bool   `json:"archived"`
+	Disabled bool   `json:"disabled"`
+	Owner    struct {
+		Login string `json:"login"`
+	} `json:"owner"`
+}
+
+// repository converts, or says what is wrong.
+func (w *wireRepository) repository(org fleet.Scope) (Repository, error) {
+	repo := fleet.Scope{Kind: fleet.ScopeRepo, Owner: org.Owner, Repo: w.Name}
+	if strings.EqualFold(w.Owner.Login, org.Owner) {
+		repo.Owner = w.Owner.Login // as events write it
+	}
+	public := w.Private != nil && !*w.Private
+	return Repository{repo, public}, repo.Valid()
+}
+
 // Repositories lists the repositories of an organisation that can have runs:
-// all that the credential may see or, with an error, none. A classic token
-// without the scope repo is fleet.ErrForbidden: GitHub shows it the public ones
-// as if they were all.
-func (c *Client) Repositories(ctx context.Context, org fleet.Scope) ([]Repository, error) {
-	var all []Repository
+// all that the credential may see or, with an error, none. A repository that
+// cannot be read, for example since its name is no GitHub name, costs itself
+// alone: unread names it, with the reason. A classic token without the scope repo
+// is fleet.ErrForbidden: GitHub shows it the public ones as if they were all.
+func (c *Client) Repositories(ctx context.Context, org fleet.Scope) (all []Repository, unread []string, err error) {
+	seen := 0
 	for number := 1; number <= maxPages; number++ {
 		o := operation{
 			op: OpRepositories, scope: org, method: http.MethodGet, want: http.StatusOK,
 			path: fmt.Sprintf("repos?sort=full_name&per_page=%d&page=%d", perPage, number),
 		}
-		var page []struct {
-			Name     string `json:"name"`
-			Private  *bool  `json:"private"`
-			Archived bool   `json:"archived"`
-			Disabled bool   `json:"disabled"`
-			Owner    struct {
-				Login string `json:"login"`
-			} `json:"owner"`
-		}
+		var page []json.RawMessage
 		header, err := c.do(ctx, o, decoded{&page})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if scopes, classic := header["X-Oauth-Scopes"]; classic && !slices.Contains(words(strings.Join(scopes, ",")), "repo") {
 			e := o.fail(fleet.ErrForbidden, "the token's OAuth scopes lack repo, so that private repositories are left out", nil)
 			e.Status = http.StatusOK
-			return nil, e
+			return nil, nil, e
 		}
-		for _, w := range page {
-			repo := fleet.Scope{Kind: fleet.ScopeRepo, Owner: org.Owner, Repo: w.Name}
-			if strings.EqualFold(w.Owner.Login, org.Owner) {
-				repo.Owner = w.Owner.Login // as events write it
-			}
-			if err := repo.Valid(); err != nil {
-				return nil, o.malformed(http.StatusOK, err.Error())
-			}
-			public := w.Private != nil && !*w.Private
-			if !w.Archived && !w.Disabled {
-				all = append(all, Repository{repo, public})
+		for i, raw := range page {
+			idle := false
+			repo, err := element(raw, func(w *wireRepository) (Repository, error) {
+				idle = w.Archived || w.Disabled
+				return w.repository(org)
+			})
+			switch {
+			case idle:
+				seen++
+			case err != nil:
+				unread = append(unread, clean(fmt.Sprintf("repository %d of page %d: %v", i+1, number, err)))
+			default:
+				seen++
+				all = append(all, repo)
 			}
 		}
 		if len(page) == 0 || nextPage(header) == nil {
 			break
 		}
 	}
-	return all, nil
+	if seen == 0 && len(unread) > 0 {
+		return nil, nil, operation{op: OpRepositories, scope: org}.malformed(http.StatusOK, unread[0])
+	}
+	return all, unread, nil
 }

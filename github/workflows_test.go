@@ -224,6 +224,44 @@ func TestAnElementThatCannotBeReadCostsItselfAlone(t *testing.T) {
 	}
 }
 
+// A list whose only element cannot be read says so, and is no fault of others.
+func TestAnOnlyElementThatCannotBeReadIsSaidToBeUnread(t *testing.T) {
+	t.Parallel()
+	jobs, _, err := answers(t, says(http.StatusOK, `{"total_count":1,"jobs":[{"id":3,"labels":"x"}]}`)).WorkflowJobs(t.Context(), widgets, 7, github.LatestAttempt)
+	if !github.Unread(err) || len(jobs) != 0 || !strings.Contains(err.Error(), "1 cannot be read: element 1 of jobs") {
+		t.Errorf("%v, %v, want no job and an element that is unread", jobs, err)
+	}
+	_, _, err = answers(t, says(http.StatusOK, `{"total_count":2,"jobs":[]}`)).WorkflowJobs(t.Context(), widgets, 7, github.LatestAttempt)
+	if err == nil || github.Unread(err) {
+		t.Errorf("%v, want a listing that does not add up, and not elements that are unread", err)
+	}
+}
+
+// A repository that cannot be read costs itself, and no other.
+func TestARepositoryThatCannotBeReadCostsItselfAlone(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]string{
+		"no name":        `{"private":true}`,
+		"an empty name":  `{"name":"","private":true}`,
+		"a NUL":          `{"name":"a\u0000b","private":true}`,
+		"a slash":        `{"name":"a/b","private":true}`,
+		"too long":       `{"name":"` + strings.Repeat("a", 101) + `","private":true}`,
+		"a number":       `{"name":7,"private":true}`,
+		"null":           `null`,
+		"private a word": `{"name":"c","private":"no"}`,
+		"no object":      `"widgets"`,
+	} {
+		got, unread, err := answers(t, says(http.StatusOK, `[{"name":"a","private":true},`+bad+`,{"name":"b","private":true}]`)).Repositories(t.Context(), org)
+		if err != nil || len(got) != 2 || len(unread) != 1 || !strings.HasPrefix(unread[0], "repository 2 of page 1: ") || strings.ContainsRune(unread[0], 0) {
+			t.Errorf("%s: %v, unread %q, %v, want two repositories and the reason for one", name, got, unread, err)
+		}
+	}
+	_, unread, err := answers(t, says(http.StatusOK, `[{"name":"a"},{"name":"b/c","archived":true}]`)).Repositories(t.Context(), org)
+	if err != nil || len(unread) != 0 {
+		t.Errorf("archived: unread %q, %v, want none", unread, err)
+	}
+}
+
 // Of a server that lists all runs there ever were, whatever it is asked, no more
 // are read than GitHub shows, and they are not taken for all.
 func TestAServerThatDoesNotHeedTheStatusIsNotReadToItsEnd(t *testing.T) {
@@ -255,7 +293,7 @@ func TestRepositoriesThatCanHaveRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	repos, err := client(t, url).Repositories(t.Context(), org)
+	repos, _, err := client(t, url).Repositories(t.Context(), org)
 	if err != nil || len(repos) != 131 { // with widgets
 		t.Errorf("%d repositories, %v, want 131", len(repos), err)
 	}
@@ -264,7 +302,7 @@ func TestRepositoriesThatCanHaveRuns(t *testing.T) {
 			t.Errorf("%s: public %t", repo.Scope, repo.Public)
 		}
 	}
-	got, err := answers(t, says(http.StatusOK, `[{"name":"a","private":false},{"name":"b","private":true,"archived":true},{"name":"c","private":true,"disabled":true},{"name":"d","private":true}]`)).Repositories(t.Context(), org)
+	got, _, err := answers(t, says(http.StatusOK, `[{"name":"a","private":false},{"name":"b","private":true,"archived":true},{"name":"c","private":true,"disabled":true},{"name":"d","private":true}]`)).Repositories(t.Context(), org)
 	want := []github.Repository{
 		{Scope: fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "a"}, Public: true},
 		{Scope: fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "d"}},
@@ -280,18 +318,18 @@ func TestRepositoriesThatCanHaveRuns(t *testing.T) {
 	}
 	// GitHub shows public repositories to anybody, and says nothing of others.
 	for _, list := range []string{"", "admin:org", "admin:org, public_repo"} {
-		got, err = answers(t, scopes(list)).Repositories(t.Context(), org)
+		got, _, err = answers(t, scopes(list)).Repositories(t.Context(), org)
 		wantKind(t, "scopes "+list, err, fleet.ErrForbidden)
 		if got != nil {
 			t.Errorf("scopes %s: repositories %v", list, got)
 		}
 	}
-	if got, err = answers(t, scopes("admin:org, repo")).Repositories(t.Context(), org); err != nil || len(got) != 1 {
+	if got, _, err = answers(t, scopes("admin:org, repo")).Repositories(t.Context(), org); err != nil || len(got) != 1 {
 		t.Errorf("with repo: %v, %v", got, err)
 	}
-	_, err = answers(t, says(http.StatusOK, `[{"name":".."}]`)).Repositories(t.Context(), org)
+	_, _, err = answers(t, says(http.StatusOK, `[{"name":".."}]`)).Repositories(t.Context(), org)
 	wantKind(t, "a name that is a path", err, fleet.ErrMalformed)
-	got, err = answers(t, says(http.StatusOK, `[{"name":"a"},{"name":"b","private":null}]`)).Repositories(t.Context(), org)
+	got, _, err = answers(t, says(http.StatusOK, `[{"name":"a"},{"name":"b","private":null}]`)).Repositories(t.Context(), org)
 	if err != nil || len(got) != 2 || got[0].Public || got[1].Public {
 		t.Errorf("repositories that do not say whether they are private: %v, %v, want two that are not public", got, err)
 	}

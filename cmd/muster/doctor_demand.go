@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/muster-fleet/muster/db"
@@ -51,6 +52,10 @@ func judgeDemand(s *sheet, r db.Reconciliation, now time.Time) {
 	if r.GroupsFault != "" {
 		s.add(levelWarn, "groups", "until then workflow jobs are counted for pools by their labels, and by the runner groups that were known before",
 			"%s: whose workflow jobs its runners take is not known", r.GroupsFault)
+	}
+	if r.Unreadable > 0 {
+		s.add(levelWarn, "repositories", "their workflow jobs are known by events alone; see api.comparisons.unreadable_items, and ask GitHub what is wrong with them",
+			"%s: %s", counted(r.Unreadable, "repository of the newest listing could not be read", "repositories of the newest listing could not be read"), strings.Join(r.UnreadableItems, "; "))
 	}
 	const meanwhile = "meanwhile pools grow and do not shrink"
 	last := "workflow jobs were never all compared with GitHub's"

@@ -56,6 +56,10 @@ func TestDoctorOnEventsAndDemand(t *testing.T) {
 		}}, time.Minute),
 			"ok the newest came 1m ago",
 			"warn 2 deliveries of its webhook were refused since " + noon.Add(-time.Hour).UTC().Format(time.RFC3339) + "; all workflow jobs were compared with GitHub's 1m ago; meanwhile"},
+		{"an unreadable repository", false, pool, "3.11.0", heard(db.Hearing{Reconciliation: db.Reconciliation{
+			AsOf: noon.Add(-time.Minute), Unreadable: 1, UnreadableItems: []string{"repository 2 of page 1: it is null"},
+		}}, time.Minute),
+			"ok the newest came 1m ago", "ok all workflow jobs were compared with GitHub's 1m ago"},
 		{"a first day", false, pool, "3.11.0", heard(db.Hearing{}, time.Minute),
 			"ok the newest came 1m ago", "warn workflow jobs were never all compared with GitHub's; a muster serve compares them part by part"},
 	} {
@@ -71,6 +75,9 @@ func TestDoctorOnEventsAndDemand(t *testing.T) {
 		e.record.hearings = map[string]db.Hearing{"acme": tt.hearing}
 		got := e.judge(c)
 		text, level := found(got), levels(got)
+		if r := tt.hearing.Reconciliation; r.Unreadable > 0 && !strings.Contains(text["acme repositories"], r.UnreadableItems[0]) {
+			t.Errorf("%s: acme repositories: %q does not name the one that cannot be read", tt.name, text["acme repositories"])
+		}
 		if refused := tt.hearing.Refused; refused.Deliveries > 0 && !strings.Contains(text["acme deliveries"], refused.Reason) {
 			t.Errorf("%s: acme deliveries: %q does not say why", tt.name, text["acme deliveries"])
 		}

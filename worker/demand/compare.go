@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -30,8 +29,9 @@ func (p *part) compare(ctx, asking context.Context, known db.KnownRepository) (d
 	}
 	repo, err := fleet.ParseScope("repo/" + repository)
 	if err != nil {
-		p.fail(fmt.Errorf("compare the workflow jobs of %s: %w", repository, err))
-		return false, nil
+		// No request can name it, so it is left to its events.
+		p.Log.WarnContext(ctx, "workflow jobs of a repository cannot be compared", "target", p.target.Name, "err", err)
+		return true, p.leave(ctx, repository)
 	}
 	told, err := p.open(asking, repo)
 	if github.Moved(err) && !known.Moved && p.target.Scope.Kind != fleet.ScopeRepo {
@@ -57,7 +57,7 @@ func (p *part) compare(ctx, asking context.Context, known db.KnownRepository) (d
 	case errors.Is(err, errSpent), err != nil && asking.Err() != nil:
 		return false, nil // the rest of it has its turn in another part
 	case errors.Is(err, fleet.ErrNotFound) && !known.Listed && p.target.Scope.Kind == fleet.ScopeOrg:
-		err = p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.LeaveRepository(ctx, p.target.Name, repository) })
+		err = p.leave(ctx, repository)
 		return err == nil, err
 	case err != nil:
 		if errors.Is(err, fleet.ErrNotFound) {
@@ -68,6 +68,11 @@ func (p *part) compare(ctx, asking context.Context, known db.KnownRepository) (d
 	}
 	err = p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.CompareRepository(ctx, p.target.Name, repository, at) })
 	return err == nil, err
+}
+
+// leave leaves a repository to its events.
+func (p *part) leave(ctx context.Context, repository string) error {
+	return p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.LeaveRepository(ctx, p.target.Name, repository) })
 }
 
 // follow compares a repository that GitHub says has another name, under that name,
@@ -151,7 +156,7 @@ func (p *part) open(ctx context.Context, repo fleet.Scope) (map[int64]fleet.Work
 		}
 		switch {
 		case err == nil || errors.Is(err, fleet.ErrNotFound): // it was deleted since
-		case len(jobs) > 0:
+		case github.Unread(err):
 			lacks = cmp.Or[error](lacks, lacking(err.Error())) // what cannot be read costs itself alone
 		default:
 			return all, err
@@ -194,7 +199,7 @@ func (p *part) reread(ctx context.Context, repo fleet.Scope, left map[int64]flee
 		for _, j := range jobs {
 			told[j.ID] = j
 		}
-		if err != nil && !errors.Is(err, fleet.ErrNotFound) && len(jobs) == 0 {
+		if err != nil && !errors.Is(err, fleet.ErrNotFound) && !github.Unread(err) {
 			return told, gone, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/github"
 )
 
 // groupsEvery is how often it is asked which repositories' workflow jobs the
@@ -37,6 +38,10 @@ func (p *part) groups(ctx context.Context) error {
 	case errors.Is(err, fleet.ErrRateLimited), errors.Is(err, fleet.ErrUnauthorized), errors.Is(err, fleet.ErrUnavailable):
 		p.fail(err) // of everything that is asked, and not of this
 		return nil
+	case github.Unread(err):
+		p.groupsAt, p.groupsFault = p.began, fleet.CleanText(err.Error(), maxError)
+		// A group that cannot be read stays as it was known.
+		return p.DB.InTx(ctx, func(tx *db.Tx) error { return tx.AddGroups(ctx, p.target.Name, groups) })
 	case err != nil:
 		p.groupsAt, p.groupsFault = p.began, fleet.CleanText(err.Error(), maxError)
 		if p.groupsFault != p.before.GroupsFault {

@@ -31,6 +31,7 @@ const (
 	eventsFor = 24 * time.Hour
 	coldEvery = 6 * time.Hour
 	listEvery = 6 * time.Hour // how often the repositories of an organisation are listed
+	maxNamed  = 20            // unreadable repositories that are named; all are counted
 	// listsLag is by how much GitHub's lists of runs are behind: a comparison that
 	// begins so long after a delivery was refused shows what it told.
 	listsLag = 30 * time.Second
@@ -69,7 +70,7 @@ type Compared struct {
 // teller is what a comparison asks of GitHub. Listings are whole, say what they
 // lack, or are an error.
 type teller interface {
-	Repositories(ctx context.Context, org fleet.Scope) ([]github.Repository, error)
+	Repositories(ctx context.Context, org fleet.Scope) (all []github.Repository, unread []string, err error)
 	RunnerGroups(ctx context.Context, scope fleet.Scope) (groups []fleet.RunnerGroup, charged int, err error)
 	WorkflowRuns(ctx context.Context, repo fleet.Scope, state fleet.WorkflowJobState) (list github.WorkflowRuns, charged int, err error)
 	WorkflowJobs(ctx context.Context, repo fleet.Scope, run int64, attempts github.WorkflowAttempts) (jobs []fleet.WorkflowJob, charged int, err error)
@@ -193,6 +194,9 @@ type part struct {
 	// nothing was.
 	knownFrom time.Time
 
+	unread      int // repositories of the newest listing that cannot be read
+	unreadItems []string
+
 	groupsAt    time.Time // as Reconciliation has it
 	groupsFault string
 }
@@ -264,7 +268,7 @@ func (p *part) spent() time.Duration {
 // stored of it.
 func (p *part) list(ctx context.Context) func(*db.Tx) error {
 	name, scope := p.target.Name, p.target.Scope
-	p.listed = p.before.ListedAt
+	p.listed, p.unread, p.unreadItems = p.before.ListedAt, p.before.Unreadable, p.before.UnreadableItems
 	switch scope.Kind {
 	case fleet.ScopeRepo:
 		p.listed = p.began
@@ -280,8 +284,8 @@ func (p *part) list(ctx context.Context) func(*db.Tx) error {
 	if p.began.Sub(p.listed) < listEvery && !p.listed.Before(p.knownFrom) {
 		return nothing
 	}
-	repos, err := p.target.GitHub.Repositories(ctx, scope)
-	p.calls += 1 + len(repos)/100
+	repos, unread, err := p.target.GitHub.Repositories(ctx, scope)
+	p.calls += 1 + (len(repos)+len(unread))/100
 	if err != nil {
 		p.listed = time.Time{}
 		p.fail(err)
@@ -295,6 +299,13 @@ func (p *part) list(ctx context.Context) func(*db.Tx) error {
 		if repo.Public {
 			public = append(public, names[i])
 		}
+	}
+	p.unread, p.unreadItems = len(unread), unread[:min(len(unread), maxNamed)]
+	if len(unread) > 0 {
+		p.Log.WarnContext(ctx, "repositories cannot be read and are left to their events", "target", name,
+			"counts", p.unread, "items", p.unreadItems)
+		// Each of them may be any that is known and not listed.
+		return func(tx *db.Tx) error { return tx.AddRepositories(ctx, name, names, public) }
 	}
 	return func(tx *db.Tx) error { return tx.ListRepositories(ctx, name, names, public, p.began) }
 }
@@ -335,7 +346,10 @@ func (p *part) save(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		next := db.Reconciliation{BeganAt: p.began, ListedAt: p.listed, AsOf: p.asOf(all), GroupsAt: p.groupsAt, GroupsFault: p.groupsFault}
+		next := db.Reconciliation{
+			BeganAt: p.began, ListedAt: p.listed, AsOf: p.asOf(all), GroupsAt: p.groupsAt, GroupsFault: p.groupsFault,
+			Unreadable: p.unread, UnreadableItems: p.unreadItems,
+		}
 		if p.fault != nil {
 			next.Fault = fleet.CleanText(p.fault.Error(), maxError)
 		}

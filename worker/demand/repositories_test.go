@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github/githubsim"
 	"github.com/muster-fleet/muster/worker/demand"
@@ -57,6 +59,93 @@ func TestRepositoriesThatTheCredentialDoesNotSeeAreLeftToTheirEvents(t *testing.
 	away = true
 	o.reconcile()
 	o.wantConfidence(fleet.ConfidenceUnknown, "runs of repo/acme/hidden: not found")
+}
+
+// A repository that cannot be read keeps no other from being compared, is counted
+// and named, and no known one is forgotten meanwhile: it may be any of them.
+func TestARepositoryThatCannotBeReadIsCountedAndNamed(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	o.queue(githubsim.JobSpec{Repository: "acme/gears", Labels: []string{"linux"}})
+	o.events() // lost
+	o.reconcile()
+	listing := func(names string) {
+		o.sim.Intercept(func(r *http.Request) http.Handler {
+			if !strings.HasSuffix(r.URL.Path, "/orgs/acme/repos") {
+				return nil
+			}
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, names)
+			})
+		})
+	}
+	named := func(want string) {
+		t.Helper()
+		got := o.rows(`SELECT unreadable || ' ' || unreadable_items::text FROM api.comparisons WHERE target = 'acme'`)
+		if len(got) != 1 || !strings.HasPrefix(got[0], want) {
+			t.Errorf("unreadable repositories %q, want %q", got, want)
+		}
+	}
+	named("0 {}")
+	o.ok(o.sim.AddScope(fleet.Scope{Kind: fleet.ScopeRepo, Owner: "acme", Repo: "new"}))
+	listing(`[{"name":"widgets","private":true},{"name":"","private":true},{"name":"new","private":true}]`)
+	o.pass(7 * time.Hour)
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	o.events() // lost
+	o.reconcile()
+	o.wantTruth()
+	o.wantConfidence(fleet.ConfidenceKnown, "")
+	named(`1 {"repository 2 of page 1: scope`)
+	if diff := cmp.Diff([]string{"acme/gears", "acme/widgets"}, o.rows(`SELECT repository FROM muster.repository WHERE repository <> 'acme/new' ORDER BY 1`)); diff != "" {
+		t.Errorf("repositories (-want +got):\n%s", diff)
+	}
+	o.sim.Intercept(nil)
+	o.pass(7 * time.Hour)
+	o.reconcile()
+	named("0 {}")
+}
+
+// One workflow job that cannot be read, alone in its run, keeps no other run from
+// being read.
+func TestAnOnlyJobThatCannotBeReadKeepsNoOtherRunFromBeingRead(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	o.events() // lost
+	first := true
+	o.sim.Intercept(func(r *http.Request) http.Handler {
+		if !strings.HasSuffix(r.URL.Path, "/jobs") || !first {
+			return nil
+		}
+		first = false
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"total_count":1,"jobs":[{"id":"x"}]}`)
+		})
+	})
+	o.reconcile()
+	if n := len(o.rows(openJobs)); n != 1 {
+		t.Errorf("%d open workflow jobs, want that of the other run", n)
+	}
+	o.wantConfidence(fleet.ConfidenceUnknown, "1 cannot be read: element 1 of jobs")
+}
+
+// An event may name a repository that no request can name: it is left to its
+// events, and demand stays known.
+func TestARepositoryThatNoRequestCanNameIsLeftToItsEvents(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	told := strings.ReplaceAll(body(9001, fleet.WorkflowJobQueued), "acme/widgets", "acme/a..b")
+	o.ok(o.intake.Receive(t.Context(), delivery("1", "workflow_job", told, hookSecret)))
+	o.reconcile()
+	o.wantConfidence(fleet.ConfidenceKnown, "")
+	if n := len(o.rows(openJobs)); n != 2 {
+		t.Errorf("%d open workflow jobs, want both", n)
+	}
 }
 
 // Nobody lists the repositories of an enterprise: until one is heard of, nothing

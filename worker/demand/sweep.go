@@ -58,7 +58,7 @@ func hookOf(targets []Target, d fleet.Delivery, e github.WorkflowJobEvent) *hear
 
 // hooks is what a sweep asks of GitHub.
 type hooks interface {
-	HookDeliveries(ctx context.Context, scope fleet.Scope, hook int64, since time.Time) ([]github.HookDelivery, bool, error)
+	HookDeliveries(ctx context.Context, scope fleet.Scope, hook int64, since time.Time) (github.HookLog, error)
 	Redeliver(ctx context.Context, scope fleet.Scope, hook, attempt int64) error
 }
 
@@ -119,13 +119,13 @@ func (r *Reconciler) Sweep(ctx context.Context, name string) (int, error) {
 
 // sweep reads one log and moves the hook on to where it has got.
 func sweep(ctx context.Context, gh hooks, hook *db.Hook) (int, error) {
-	log, whole, err := gh.HookDeliveries(ctx, hook.Scope, hook.ID, hook.SweptTo.Add(-sweepOverlap))
+	log, err := gh.HookDeliveries(ctx, hook.Scope, hook.ID, hook.SweptTo.Add(-sweepOverlap))
 	if err != nil {
 		return 0, err
 	}
 	asked := 0
 	var refused error
-	for n, d := range untaken(log) {
+	for n, d := range untaken(log.Deliveries) {
 		if n == mostAgain {
 			hook.SweptTo = later(hook.SweptTo, d.At)
 			return asked, refused
@@ -142,11 +142,11 @@ func sweep(ctx context.Context, gh hooks, hook *db.Hook) (int, error) {
 			asked++
 		}
 	}
-	if len(log) > 0 {
-		hook.SweptTo = later(hook.SweptTo, log[0].At)
+	if len(log.Deliveries) > 0 {
+		hook.SweptTo = later(hook.SweptTo, log.Deliveries[0].At)
 	}
-	if !whole {
-		return asked, errors.New("more deliveries than are read at once: the oldest were passed over")
+	if refused == nil && log.Lacks() != "" {
+		refused = errors.New(log.Lacks())
 	}
 	return asked, refused
 }
