@@ -204,6 +204,58 @@ func TestRenameKeepsHoldsOfTheNewName(t *testing.T) {
 	w.want("1 disk, 2 disk full", `SELECT string_agg(concat_ws(' ', runner_id, reason), ', ' ORDER BY runner_id) FROM muster.hold WHERE target = 'octo'`)
 }
 
+// A runner that only the new name listed, and that is held there, stays held.
+func TestRenameKeepsAHeldRunnerThatOnlyTheNewNameListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed()
+	alias := acme
+	alias.Name, alias.APIURL = "octo", "https://ghes.alias.example.com/api/v3"
+	w.tx(func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, alias, t0) })
+	w.exec(`INSERT INTO muster.runner (target, runner_id, name, os, status, busy, labels, fingerprint, first_seen_at, seen_at, status_since, offline_since, offline_from_us, offline_from_sync, offline_from_at)
+		SELECT 'octo', n, 'r' || n, 'linux', 'offline', false, '{}', 1, $1, $1, $1, $1, 0, 1, $1 FROM generate_series(76, 77) n`, t0)
+	w.exec(`INSERT INTO muster.hold VALUES ('octo', 77, 'disk full', 'bob', now(), NULL)`)
+	if _, err := w.db.RenameTarget(w.ctx, db.Rename{From: "acme", To: alias, Actor: byHand}); err != nil {
+		t.Fatal(err)
+	}
+	w.want("1 disk, 77 disk full", `SELECT string_agg(concat_ws(' ', runner_id, reason), ', ' ORDER BY runner_id) FROM muster.hold WHERE target = 'octo'`)
+	w.want("1 2 77", `SELECT string_agg(runner_id::text, ' ' ORDER BY runner_id) FROM muster.runner WHERE target = 'octo'`)
+	held, err := w.db.Runner(w.ctx, "octo", 77)
+	if err != nil || held.Hold.Reason != "disk full" || held.OfflineFor != 0 {
+		t.Errorf("the held runner: %+v, %v, want its hold and no offline time by the clock of another name", held, err)
+	}
+}
+
+// A job that is known under both names counts as work for every runner that was
+// named under either, and the account that has come further stays.
+func TestRenameJoinsTheRunnersOfAJobKnownUnderBothNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed()
+	alias := acme
+	alias.Name, alias.APIURL = "octo", "https://ghes.alias.example.com/api/v3"
+	w.tx(func(tx *db.Tx) error { return tx.EnsureTarget(w.ctx, alias, t0) })
+	w.exec(`INSERT INTO muster.workflow_job (target, workflow_job_id, run_id, run_attempt, repository, labels, state, runner_id, runner_name, started_at, conclusion, runners, changed_at)
+		VALUES ('octo', 5, 1, 1, 'acme/widgets', '{}', 'in_progress', 1, 'r1', $1, '', '[{"id": 9, "name": "r9", "state": "in_progress"}]', now() + interval '1 minute'),
+			('octo', 6, 1, 1, 'acme/widgets', '{}', 'queued', 0, '', NULL, '', '[]', now() + interval '1 minute'),
+			('acme', 6, 1, 1, 'acme/widgets', '{}', 'in_progress', 2, 'r2', $1, '', '[]', now())`, t0)
+	if _, err := w.db.RenameTarget(w.ctx, db.Rename{From: "acme", To: alias, Actor: byHand}); err != nil {
+		t.Fatal(err)
+	}
+	w.want("1 r1, 2 r2, 9 r9", `SELECT string_agg(DISTINCT concat_ws(' ', runner_id, runner_name), ', ') FROM muster.job_runner WHERE workflow_job_id = 5 AND target = 'octo'`)
+	w.want("in_progress 2", `SELECT concat_ws(' ', state, runner_id) FROM muster.workflow_job WHERE workflow_job_id = 6`)
+	for id := range int64(2) {
+		r, err := w.db.Runner(w.ctx, "octo", id+1)
+		if err != nil || r.Work.OpenJob == 0 {
+			t.Errorf("runner %d: %+v, %v, want a witness of its work", id+1, r.Work, err)
+		}
+	}
+	jobs, err := w.db.WorkflowJobs(w.ctx, "octo", []int64{5})
+	if err != nil || len(jobs[5].Runners) != 3 || !jobs[5].Runners[0].StartedAt.Equal(t0) {
+		t.Errorf("workflow jobs: %+v, %v, want three runners, of which the first began at %s", jobs, err, t0)
+	}
+}
+
 // A name under which the first listing was refused has received events since.
 func TestRenameJoinsWhatTheNewNameHeard(t *testing.T) {
 	t.Parallel()
