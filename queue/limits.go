@@ -32,6 +32,14 @@ func (s stream) isOurSize(size int64) bool {
 	return false
 }
 
+// reserved is a size that muster may have chosen, or else the one it would like.
+func (s stream) reserved(size int64) int64 {
+	if s.isOurSize(size) {
+		return size
+	}
+	return s.maxBytes
+}
+
 // wantedStore is the space that muster's streams would like to have in all, in
 // bytes and per replica of the streams.
 func wantedStore() int64 {

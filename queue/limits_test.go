@@ -111,6 +111,49 @@ func TestStreamsOfBeforeAreGivenTheirLimits(t *testing.T) {
 	}
 }
 
+// Streams that were made in a small store take what they would like to have once
+// the store has room, and what they hold stays. Where it has none, they are as
+// they were.
+func TestStreamsThatShrankGrowBack(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, smallStore(1024))
+	js := admin(t, s)
+	size := func(name string) int64 { return streamConfig(t, js, name).MaxBytes >> 20 }
+	taken := jetstream.StreamConfig{Name: "OTHERS", Subjects: []string{"others"}, MaxBytes: 800 << 20}
+	if _, err := js.CreateStream(t.Context(), taken); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := connect(t, s).EnsureStreams(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if is := size("MUSTER_TRIGGER"); is != 384>>3 {
+			t.Fatalf("%d MiB of triggers beside a stream of 800 MiB, want %d", is, 384>>3)
+		}
+	}
+	if _, err := js.Publish(t.Context(), "muster.v1.trigger.sync.acme", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), taken.Name); err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, s)
+	if err := c.EnsureStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int64{"MUSTER_TRIGGER": 384, "MUSTER_EVENT": 256, "MUSTER_GITHUB": 256, "MUSTER_PROVISION": 64} {
+		if is := size(name); is != want {
+			t.Errorf("%s has %d MiB once there is room, want %d", name, is, want)
+		}
+	}
+	if n := stored(t, s, "MUSTER_TRIGGER"); n != 1 {
+		t.Errorf("%d messages are left, want the 1 that was there", n)
+	}
+	if _, err := c.Examine(t.Context()); err != nil {
+		t.Errorf("Examine: %v", err)
+	}
+}
+
 // fill publishes triggers, large ones and then small ones, until the stream
 // refuses both, and returns how many it took.
 func fill(t *testing.T, js jetstream.JetStream) int {

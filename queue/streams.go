@@ -104,7 +104,7 @@ func (c *Conn) Examine(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("nats at %s: look at stream %s: %w", c.where, s.name, c.explain(err))
 		}
-		if is := stream.CachedInfo().Config; !reflect.DeepEqual(is, c.settled(s, is, 0)) {
+		if is := stream.CachedInfo().Config; !reflect.DeepEqual(is, c.settled(s, is, s.reserved(is.MaxBytes))) {
 			return "", fmt.Errorf("nats at %s: stream %s has other settings than muster needs", c.where, s.name)
 		}
 		names = append(names, s.name)
@@ -173,10 +173,10 @@ type stream struct {
 	configure func(*jetstream.StreamConfig)
 }
 
-// settled returns a configuration with what muster needs in it. The stream
-// takes 1/2^shrink of the space it would like to have. A size that an operator
-// has set stays.
-func (c *Conn) settled(s stream, cfg jetstream.StreamConfig, shrink int) jetstream.StreamConfig {
+// settled returns a configuration with what muster needs in it, and maxBytes as
+// the size. A size that an operator has set stays; one that muster chose when the
+// store had less or more room does not.
+func (c *Conn) settled(s stream, cfg jetstream.StreamConfig, maxBytes int64) jetstream.StreamConfig {
 	s.configure(&cfg)
 	// Limits, not WorkQueue: a WorkQueue forgets the ids of acknowledged
 	// messages when the server restarts (nats-server#3272).
@@ -187,8 +187,8 @@ func (c *Conn) settled(s stream, cfg jetstream.StreamConfig, shrink int) jetstre
 	if cfg.MaxMsgSize <= 0 || cfg.MaxMsgSize > s.maxMessage {
 		cfg.MaxMsgSize = s.maxMessage
 	}
-	if want := s.maxBytes >> shrink; cfg.MaxBytes <= 0 || cfg.MaxBytes > want && s.isOurSize(cfg.MaxBytes) {
-		cfg.MaxBytes = want
+	if cfg.MaxBytes <= 0 || s.isOurSize(cfg.MaxBytes) {
+		cfg.MaxBytes = maxBytes
 	}
 	cfg.Discard = jetstream.DiscardOld
 	if s.refuses {
@@ -197,23 +197,47 @@ func (c *Conn) settled(s stream, cfg jetstream.StreamConfig, shrink int) jetstre
 	return cfg
 }
 
+// awaitStream gives a stream that another replica is making at this moment. The
+// server knows its name first, and the stream itself a moment later.
+func (c *Conn) awaitStream(ctx context.Context, name string) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		stream, err := c.js.Stream(ctx, name)
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return stream, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// ensureStream makes a stream or brings it up to date. It takes 1/2^shrink of the
+// space it would like to have.
 func (c *Conn) ensureStream(ctx context.Context, want stream, shrink int) error {
-	name := want.name
+	name, maxBytes := want.name, want.maxBytes>>shrink
 	stream, err := c.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		cfg := c.settled(want, jetstream.StreamConfig{Name: name}, shrink)
+		cfg := c.settled(want, jetstream.StreamConfig{Name: name}, maxBytes)
 		// Several replicas may do this at once: the same configuration twice
-		// is no error.
-		if _, err := c.js.CreateStream(ctx, cfg); err != nil {
+		// is no error, and another size than theirs is mended below.
+		_, err = c.js.CreateStream(ctx, cfg)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return fmt.Errorf("create stream %s: %w", name, c.explain(err))
 		}
-		return nil
+		stream, err = c.awaitStream(ctx, name)
 	}
 	if err != nil {
 		return fmt.Errorf("look at stream %s: %w", name, c.explain(err))
 	}
 	is := stream.CachedInfo().Config
-	better := c.settled(want, is, shrink)
+	better := c.settled(want, is, maxBytes)
 	if reflect.DeepEqual(is, better) {
 		return nil
 	}
