@@ -171,6 +171,18 @@ func (tx *Tx) SavePools(ctx context.Context, states []PoolState) error {
 	return nil
 }
 
+// TellPool adds to the words of a decision on a pool, unless there is a newer one.
+func (db *DB) TellPool(ctx context.Context, pool string, decided time.Time, more string) error {
+	_, err := db.pool.Exec(ctx, `
+		UPDATE muster.pool
+		SET reason = reason || '; ' || $3
+		WHERE name = $1 AND decided_at = $2`, pool, decided, more)
+	if err != nil {
+		return fmt.Errorf("store what became of the decision on pool %s: %w", pool, translate(err))
+	}
+	return nil
+}
+
 // sizeMemory is how the memory of decisions stands in its column.
 type sizeMemory struct {
 	Since  time.Time    `json:"since,omitzero"`

@@ -121,6 +121,37 @@ func (tx *Tx) AcceptCredential(ctx context.Context, target string, now time.Time
 	})
 }
 
+// Answered is what GitHub did for a credential.
+type Answered string
+
+const (
+	AnsweredRead   Answered = "read"   // showed something other than runners
+	AnsweredMint   Answered = "mint"   // minted a token
+	AnsweredDelete Answered = "delete" // deleted a runner
+)
+
+// CredentialAnswered notes that GitHub did what a credential was used for, asked
+// at that moment or later, with an audit event where that ends a refusal from
+// before. What was shown ends a refusal of the credential itself, a token that of
+// a listing too, and a deletion any.
+func (tx *Tx) CredentialAnswered(ctx context.Context, target string, did Answered, asked, now time.Time) error {
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE muster.target
+		SET credential_fault = NULL, credential_fault_at = NULL, credential_fault_of = NULL
+		WHERE name = $1 AND credential_fault_at < $2
+			AND ($3 = 'delete' OR credential_fault_of = 'list' AND ($3 = 'mint' OR position($4 in credential_fault) > 0))`,
+		target, asked, string(did), fleet.ErrUnauthorized.Error())
+	if err != nil {
+		return fmt.Errorf("note the credential of target %s: %w", target, translate(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return tx.Audit(ctx, fleet.AuditEvent{
+		At: now, Code: fleet.AuditCredentialAccepted, Actor: fleet.System, Target: target,
+	})
+}
+
 const targetColumns = `
 	t.name, t.scope, t.api_url, t.max_observation_gap, t.last_complete_sync_at,
 	coalesce(t.last_outcome, ''), coalesce(t.suspect, ''), coalesce(t.credential_fault, ''),

@@ -58,6 +58,15 @@ func TestCredentialIsNewsOnce(t *testing.T) {
 	}
 	accept := func(w *world, tx *db.Tx, at time.Time) error { return tx.AcceptCredential(w.ctx, acme.Name, at) }
 	list, act := refuse(db.RefusedList), refuse(db.RefusedAct)
+	unauthorized := func(w *world, tx *db.Tx, at time.Time) error {
+		return tx.RefuseCredential(w.ctx, acme.Name, db.RefusedList, "list runners of org/acme: "+fleet.ErrUnauthorized.Error()+" (HTTP 401)", at)
+	}
+	answered := func(did db.Answered, ago time.Duration) func(*world, *db.Tx, time.Time) error {
+		return func(w *world, tx *db.Tx, at time.Time) error {
+			return tx.CredentialAnswered(w.ctx, acme.Name, did, at.Add(-ago), at)
+		}
+	}
+	read, mint, deleted := answered(db.AnsweredRead, 0), answered(db.AnsweredMint, 0), answered(db.AnsweredDelete, 0)
 	for _, tt := range []struct {
 		name  string
 		steps []func(*world, *db.Tx, time.Time) error // a minute apart
@@ -67,6 +76,12 @@ func TestCredentialIsNewsOnce(t *testing.T) {
 		{"refused twice", []func(*world, *db.Tx, time.Time) error{list, act}, "TG300E"},
 		{"and back", []func(*world, *db.Tx, time.Time) error{list, accept, accept}, "TG300E TG301I"},
 		{"a listing says nothing of acts", []func(*world, *db.Tx, time.Time) error{act, accept, act, accept}, "TG300E"},
+		{"a token ends the refusal of a listing", []func(*world, *db.Tx, time.Time) error{list, mint, mint}, "TG300E TG301I"},
+		{"a token says nothing of deletions", []func(*world, *db.Tx, time.Time) error{act, mint}, "TG300E"},
+		{"a deletion ends any refusal", []func(*world, *db.Tx, time.Time) error{act, deleted, list, deleted}, "TG300E TG301I TG300E TG301I"},
+		{"what was asked before a refusal is no answer to it", []func(*world, *db.Tx, time.Time) error{list, answered(db.AnsweredMint, 2*time.Minute)}, "TG300E"},
+		{"what is shown ends the refusal of the credential itself", []func(*world, *db.Tx, time.Time) error{unauthorized, read}, "TG300E TG301I"},
+		{"what is shown says nothing of a right to list runners", []func(*world, *db.Tx, time.Time) error{list, read}, "TG300E"},
 		{"but not for ever", append([]func(*world, *db.Tx, time.Time) error{act}, slices.Repeat([]func(*world, *db.Tx, time.Time) error{accept}, 16)...), "TG300E TG301I"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -63,9 +63,9 @@ func TestOnlyAsManyAreToLeaveAsCanBeGivenUp(t *testing.T) {
 		downAt    time.Time
 		says      string
 	}{
-		600: {fleet.SizeDown, 60, monday, "60 of those without work are asked to leave"},
-		60:  {fleet.SizeDown, 60, monday, "60 of those without work are asked to leave"},
-		7:   {fleet.SizeDown, 7, monday, "7 of those without work may be given up: the others are new, held, or on a host that muster does not know and cannot ask; 0 are desired: 7 of those without work are asked to leave"},
+		600: {fleet.SizeDown, 60, monday, "60 of those without work are chosen to leave"},
+		60:  {fleet.SizeDown, 60, monday, "60 of those without work are chosen to leave"},
+		7:   {fleet.SizeDown, 7, monday, "7 of those without work may be given up: the others are new, held, or on a host that muster does not know and cannot ask; 0 are desired: 7 of those without work are chosen to leave"},
 		0:   {fleet.SizeHold, 0, before.DownAt, "0 of those without work may be given up: the others are new, held, or on a host that muster does not know and cannot ask; 0 are desired: nothing to do now"},
 	} {
 		got := policies.GiveUp(d, free, before)

@@ -65,7 +65,7 @@ func TellSize(d fleet.SizeDecision) []string {
 	case fleet.SizeUp:
 		return append(told, desired+": "+counted(fmt.Sprint(d.Change), "more is asked for", "more are asked for"))
 	case fleet.SizeDown:
-		return append(told, desired+": "+counted(fmt.Sprint(d.Change), "of those without work is asked to leave", "of those without work are asked to leave"))
+		return append(told, desired+": "+counted(fmt.Sprint(d.Change), "of those without work is chosen to leave", "of those without work are chosen to leave"))
 	case fleet.SizeHold:
 	}
 	return append(told, desired+": nothing to do now")

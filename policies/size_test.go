@@ -200,7 +200,7 @@ func TestSizeOfOneIsTold(t *testing.T) {
 			Bounds:   fleet.PoolBounds{Idle: 1},
 			Evidence: fleet.Evidence{"queued": 2, "in_progress": 1, "wanted": 4, "online": 1, "booting": 1},
 		},
-		"1 host is at work, more than the jobs known and target_utilisation account for; with 0 to wait for work, 2 are wanted; 2 are desired: 1 of those without work is asked to leave": {
+		"1 host is at work, more than the jobs known and target_utilisation account for; with 0 to wait for work, 2 are wanted; 2 are desired: 1 of those without work is chosen to leave": {
 			Direction: fleet.SizeDown, Desired: 2, Change: 1, Reasons: []string{policies.SizeForUtilisation},
 			Evidence: fleet.Evidence{"busy": 1, "wanted": 2},
 		},

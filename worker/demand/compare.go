@@ -37,6 +37,7 @@ func (p *part) compare(ctx, asking context.Context, known db.KnownRepository) (d
 	if github.Moved(err) && !known.Moved && p.target.Scope.Kind != fleet.ScopeRepo {
 		return p.follow(ctx, asking, known, repo)
 	}
+	p.answered = p.answered || err == nil
 	if err := p.learn(ctx, told); err != nil {
 		return false, err
 	}

@@ -190,6 +190,7 @@ type part struct {
 	// relisted says that the repositories were listed since one of them had moved.
 	relisted bool
 	events   bool // some came lately
+	answered bool // GitHub showed the workflow jobs of a repository
 	// knownFrom is from when on a comparison makes good what was refused; zero:
 	// nothing was.
 	knownFrom time.Time
@@ -342,6 +343,11 @@ func (p *part) save(ctx context.Context) error {
 	defer cancel()
 	pause := max(compareEvery, p.spent(), p.wait)
 	return p.DB.InTx(ctx, func(tx *db.Tx) error {
+		if p.answered {
+			if err := tx.CredentialAnswered(ctx, p.target.Name, db.AnsweredRead, p.began, p.began); err != nil {
+				return err
+			}
+		}
 		all, err := tx.KnownRepositories(ctx, p.target.Name)
 		if err != nil {
 			return err

@@ -148,6 +148,20 @@ func TestARepositoryThatNoRequestCanNameIsLeftToItsEvents(t *testing.T) {
 	}
 }
 
+// What GitHub shows when workflow jobs are compared ends the refusal of the
+// credential, without waiting for the next sync.
+func TestAComparisonEndsTheRefusalOfACredential(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	o.exec(`INSERT INTO muster.target (name, scope, api_url, first_used_at, max_observation_gap, credential_fault, credential_fault_at, credential_fault_of)
+		VALUES ('acme', 'org/acme', '', $1, '1 h', 'list runners of org/acme: ' || $2, $1, 'list')`, t0.Add(-time.Minute), fleet.ErrUnauthorized.Error())
+	o.queue(githubsim.JobSpec{Labels: []string{"linux"}})
+	o.reconcile()
+	if got := o.rows(`SELECT name FROM muster.target WHERE credential_fault IS NULL`); len(got) != 1 {
+		t.Error("the refusal stands though GitHub has shown workflow jobs since")
+	}
+}
+
 // Nobody lists the repositories of an enterprise: until one is heard of, nothing
 // is known of its demand.
 func TestAnEnterprisesRepositoriesAreThoseHeardOf(t *testing.T) {

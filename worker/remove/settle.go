@@ -44,6 +44,11 @@ func (r *Remover) settle(ctx context.Context, a fleet.Action, actor fleet.Actor,
 				return err
 			}
 		}
+		if a.State == fleet.ActionDone {
+			if err := tx.CredentialAnswered(ctx, a.Target, db.AnsweredDelete, a.IntendedAt, now); err != nil {
+				return err
+			}
+		}
 		if err := tx.LockRunner(ctx, a.Target, a.RunnerID); err != nil {
 			return err
 		}

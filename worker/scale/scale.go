@@ -65,8 +65,12 @@ func (s *Scaler) Handle(ctx context.Context, trigger fleet.Trigger) (fleet.Count
 	own := r.decided[0]
 	counts := own.counts()
 	if own.state.Decision.Direction == fleet.SizeDown {
-		if err := s.shrink(ctx, pool, all, own.state.Decision, trigger, counts); err != nil {
+		became, err := s.shrink(ctx, pool, all, own.state.Decision, trigger, counts)
+		if err != nil {
 			return counts, fmt.Errorf("give up hosts of pool %s: %w", pool.Name, err)
+		}
+		if err := s.DB.TellPool(ctx, pool.Name, own.state.Decision.At, became.words()); err != nil {
+			return counts, err
 		}
 	}
 	return counts, nil

@@ -17,18 +17,21 @@ const carryOut = 45 * time.Second
 // shrink gives up as many hosts of a pool as a decision says, those first that
 // have had no work for longest, and counts what became of each. One that is
 // spared is made good by the next, as far as there are idle ones.
-func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policies.Pool, d fleet.SizeDecision, trigger fleet.Trigger, counts fleet.Counts) error {
+// It returns what became of the decision.
+func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policies.Pool, d fleet.SizeDecision, trigger fleet.Trigger, counts fleet.Counts) (became, error) {
 	idle, err := givable(ctx, s.DB, pool, all, s.hosts(pool.Target), d.At)
 	if err != nil {
-		return err
+		return became{}, err
 	}
-	began, fewer := time.Now(), 0
+	var is became
+	began := time.Now()
 	for _, r := range idle {
-		if fewer == d.Change || time.Since(began) > carryOut {
-			return nil
+		if is.left == d.Change || time.Since(began) > carryOut {
+			return is, nil
 		}
-		if stands, err := s.stands(ctx, pool, d); err != nil || !stands {
-			return err
+		stands, err := s.stands(ctx, pool, d)
+		if err != nil || !stands {
+			return is, err
 		}
 		res, err := s.Remover.Remove(ctx, remove.Request{
 			Policy: policies.ScaleDown(pool), Target: pool.Target, RunnerID: r.ID, TriggerID: trigger.ID,
@@ -39,18 +42,39 @@ func (s *Scaler) shrink(ctx context.Context, pool *policies.Pool, all []*policie
 			counts[string(res.Action.State)]++
 		}
 		if mayBeGone(res.Action) {
-			fewer++
+			is.left++
 		}
 		if err != nil {
-			return err
+			return is, err
 		}
 		if why := res.Halted + res.Postponed; why != "" {
 			s.Log.WarnContext(ctx, "pool keeps hosts that are too many", "pool", pool.Name, "target", pool.Target,
 				"trigger", trigger.ID, "policy", policies.ScaleDownName, "reason", why)
-			return nil
+			is.why = why
+			return is, nil
 		}
 	}
-	return nil
+	return is, nil
+}
+
+// became is what became of a decision to shrink.
+type became struct {
+	left int
+	why  string // why the others stay; empty: not told
+}
+
+func (b became) words() string {
+	words := fmt.Sprintf("%d have left", b.left)
+	switch b.left {
+	case 0:
+		words = "none has left"
+	case 1:
+		words = "1 has left"
+	}
+	if b.why != "" {
+		words += ", the others stay: " + b.why
+	}
+	return words
 }
 
 // hosts are those that may register runners of a target.

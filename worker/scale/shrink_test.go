@@ -249,6 +249,7 @@ func TestAPoolKeepsItsHostsWhileTheTargetGoesDark(t *testing.T) {
 	w.scale()
 	w.want("", scaledDown)
 	w.want("true", `SELECT halted_at IS NOT NULL FROM muster.policy WHERE policy = 'scale_down'`)
+	w.want("true", `SELECT reason LIKE '% chosen to leave; none has left, the others stay: %' FROM api.pools`)
 	w.want("1", `SELECT count(*) FROM api.audit WHERE code = 'PL220W'`)
 }
 

@@ -74,7 +74,8 @@ func (i *Issuer) issue(ctx context.Context, q request, now time.Time) answer {
 	if err != nil {
 		return i.settleFailure(ctx, q, row, err)
 	}
-	return i.settleToken(ctx, q, row, url, token)
+	minted := q.kind != fleet.TokenRegistration || !target.ShareRegistration
+	return i.settleToken(ctx, q, row, url, token, minted)
 }
 
 // notGranted is the refusal of a request that no grant covers; nil: one does. It
@@ -187,12 +188,18 @@ func (i *Issuer) mint(ctx context.Context, t Target, kind fleet.TokenKind, now t
 }
 
 // settleToken records that a token is about to be handed out. Where that does
-// not succeed, it is not handed out.
-func (i *Issuer) settleToken(ctx context.Context, q request, row fleet.TokenRequest, url string, token fleet.Token) answer {
+// not succeed, it is not handed out. A token that GitHub minted for this request
+// ends an earlier refusal of the credential.
+func (i *Issuer) settleToken(ctx context.Context, q request, row fleet.TokenRequest, url string, token fleet.Token, minted bool) answer {
 	auditID := uuid.Must(uuid.NewV7()).String()
 	err := i.settle(ctx, func(ctx context.Context, tx *db.Tx, now time.Time) error {
 		row.Outcome, row.IssuedAt = fleet.TokenIssued, now
 		row.ExpiresAt, row.Fingerprint = token.ExpiresAt, token.Secret.Fingerprint()
+		if minted {
+			if err := tx.CredentialAnswered(ctx, row.Target, db.AnsweredMint, row.RequestedAt, now); err != nil {
+				return err
+			}
+		}
 		if err := tx.SettleToken(ctx, row); err != nil {
 			return err
 		}
