@@ -268,7 +268,7 @@ func dump(t *testing.T, conn *pgx.Conn) string {
 	return all.String()
 }
 
-func TestOutcomesArePublished(t *testing.T) {
+func TestOutcomesArePublishedAndObserved(t *testing.T) {
 	t.Parallel()
 	r := start(t, anyone())
 	r.ask(t, "build-01", registration)
@@ -291,5 +291,10 @@ func TestOutcomesArePublished(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("outbox: %s", diff)
+	}
+	for _, observed := range []string{"registration issued", "registration denied"} {
+		if n := r.seen.count(observed); n != 1 {
+			t.Errorf("observed %d times %q, want once", n, observed)
+		}
 	}
 }

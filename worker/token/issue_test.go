@@ -58,6 +58,9 @@ func TestAGrantedHostGetsATokenThatWorks(t *testing.T) {
 	if n := strings.Count(r.log.String(), `"token issued"`); n != 1 {
 		t.Errorf("%d lines of log, want one", n)
 	}
+	if strings.Contains(r.log.String(), "answer not sent") {
+		t.Error("the log says that the answer was not sent")
+	}
 }
 
 func TestARequestWithoutAnIDGetsOne(t *testing.T) {

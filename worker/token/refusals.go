@@ -67,11 +67,11 @@ func (r *refusals) fresh(now time.Time) bool {
 }
 
 // full reports whether a further refusal would be counted and not written.
-func (r *refusals) full(key refusalKey, now time.Time) bool {
+func (r *refusals) full(key refusalKey) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.windows[key]
-	return w != nil && w.kept >= refusalsKept && now.Sub(w.began) < refusalWindow
+	return w != nil && w.kept >= refusalsKept
 }
 
 // keep reports whether a refusal gets a row of its own, and counts it so. written
@@ -100,11 +100,10 @@ func (r *refusals) count(s refusalSum, now time.Time) {
 	w.more.count = n
 }
 
-// window returns the window of a key. One that is over and whose sum is written
-// makes room for the next.
+// window returns the window of a key. It lasts until take finds that it is over.
 func (r *refusals) window(key refusalKey, now time.Time) *refusalWindowOf {
 	w := r.windows[key]
-	if w == nil || now.Sub(w.began) >= refusalWindow && w.more.count == 0 {
+	if w == nil {
 		w = &refusalWindowOf{began: now}
 		if r.windows == nil {
 			r.windows = map[refusalKey]*refusalWindowOf{}
@@ -159,7 +158,7 @@ func keyOf(host, reason string) refusalKey {
 // answered lately, and reports that it has.
 func (i *Issuer) countOnly(s refusalSum) bool {
 	now := time.Now()
-	if !i.refusals.full(s.key, now) || !i.refusals.fresh(now) {
+	if !i.refusals.full(s.key) || !i.refusals.fresh(now) {
 		return false
 	}
 	i.refusals.count(s, now)

@@ -32,8 +32,8 @@ func TestRefusalsBeyondTheFirstTenOfAMinuteAreCounted(t *testing.T) {
 	if kept := refuse(key, 25, 0); kept != 10 {
 		t.Errorf("%d of 25 are kept, want 10", kept)
 	}
-	if !r.full(key, now) || r.full(other, now) {
-		t.Errorf("full = %v, of another reason %v", r.full(key, now), r.full(other, now))
+	if !r.full(key) || r.full(other) {
+		t.Errorf("full = %v, of another reason %v", r.full(key), r.full(other))
 	}
 	refuse(refusalKey{"another", "denied"}, 1, 0) // has no sum
 	if kept := refuse(other, 10, 4); kept != 6 {
@@ -45,9 +45,6 @@ func TestRefusalsBeyondTheFirstTenOfAMinuteAreCounted(t *testing.T) {
 		t.Errorf("before the minute is over there are the sums %+v", sums)
 	}
 	now = now.Add(time.Nanosecond)
-	if r.full(key, now) {
-		t.Error("full when the minute is over")
-	}
 	counts := map[refusalKey]int{}
 	sums := r.take(now, false)
 	for _, s := range sums {
@@ -56,7 +53,7 @@ func TestRefusalsBeyondTheFirstTenOfAMinuteAreCounted(t *testing.T) {
 	if len(counts) != 2 || counts[key] != 15 || counts[other] != 4 || sums[0].why != "no grant" {
 		t.Errorf("sums are %+v, want 15 and 4", sums)
 	}
-	if r.full(key, now) {
+	if r.full(key) {
 		t.Error("the next minute begins full")
 	}
 	if kept := refuse(key, 3, 0); kept != 3 {
