@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -115,7 +116,7 @@ func TestTheTokensOfTheTimeOfACaptureAreNamed(t *testing.T) {
 		if diff := cmp.Diff(tt.want, w.exposedHosts(t, tt.stream)); diff != "" {
 			t.Errorf("%s: the trail names: %s", tt.stream, diff)
 		}
-		line := `"msg":"tokens were captured by a stream","reason":"` + tt.stream + `"`
+		line := fmt.Sprintf(`"msg":"tokens were captured by a stream","reason":%q,"counts":%d}`, tt.stream, len(tt.want))
 		if n := strings.Count(here.log.String(), line); n != 1 {
 			t.Errorf("%s: %d lines of log say that tokens were captured, want one", tt.stream, n)
 		}
