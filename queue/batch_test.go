@@ -53,13 +53,13 @@ func TestWhatWaitsIsTakenTogetherAndSettledByVerdict(t *testing.T) {
 		sizes <- len(b.Messages)
 		for i, m := range b.Messages {
 			ids[m.TriggerID]++
-			switch {
-			case i == 3:
+			switch i {
+			case 3:
 				b.Settle(t.Context(), queue.Retry(time.Millisecond), i)
-			case i == 4:
+			case 4:
 				b.Settle(t.Context(), queue.Term("poison"), i)
 				b.Settle(t.Context(), queue.Retry(0), i) // is ignored
-			case i == 5: // is never settled
+			case 5: // is never settled
 			default:
 				b.Settle(t.Context(), queue.Ack(), i)
 			}

@@ -224,7 +224,7 @@ func TestTenRefusalsOfAMinuteAreToldEach(t *testing.T) {
 	replicas := map[bool]*replica{false: w.replica(t, one), true: w.replica(t, busy)}
 	const many = 12
 	for _, tt := range tests {
-		r := replicas[tt.settings.change != nil]
+		r := replicas[tt.change != nil]
 		if tt.first != "" && r.ask(t, tt.host, tt.first).Token == "" {
 			t.Fatalf("%s gets no token", tt.host)
 		}
@@ -249,7 +249,7 @@ func TestTenRefusalsOfAMinuteAreToldEach(t *testing.T) {
 		r.stop()
 	}
 	for _, tt := range tests {
-		r := replicas[tt.settings.change != nil]
+		r := replicas[tt.change != nil]
 		if n := r.lines(t, tt.host, tt.line, 0); tt.line != "" && n != 10 {
 			t.Errorf("%s: %d lines of log are %q, want 10", tt.host, n, tt.line)
 		}

@@ -114,7 +114,7 @@ func TestOnlyWhatIsBeyondTheTenIsCountedWithoutARow(t *testing.T) {
 		if !i.countOnly(s) {
 			t.Error("the eleventh refusal is not counted")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if i.countOnly(s) {
 			t.Error("a refusal is only counted while Postgres does not answer")
 		}
@@ -152,7 +152,7 @@ func TestASumIsWrittenWhenItsMinuteIsOver(t *testing.T) {
 			summing.Go(func() { i.sumUp(t.Context(), stop) })
 			time.Sleep(refusalWindow - 1)
 			check("before its minute is over", 0, 0)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			check("when it is", tt.atOneMinute, tt.failedThen)
 			time.Sleep(2 * sumEvery)
 			check("2 s later", tt.twoLater, tt.failedTwoSecs)
