@@ -34,6 +34,12 @@ func (r Runs) Begin(ctx context.Context, t fleet.Trigger, lease time.Duration) (
 }
 
 func (tx *Tx) begin(ctx context.Context, t fleet.Trigger, lease time.Duration) (fleet.Begun, error) {
+	// Two that begin at once would not see each other's run: one waits here.
+	_, err := tx.tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('muster.run:' || $1 || '.' || $2, 0))`, string(t.Job), t.Name)
+	if err != nil {
+		return fleet.Begun{}, err
+	}
+
 	own, err := tx.ownRun(ctx, t)
 	if err != nil {
 		return fleet.Begun{}, err

@@ -1,6 +1,8 @@
 package db_test
 
 import (
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,4 +145,34 @@ func TestEightReplicasTakeUpOneName(t *testing.T) {
 	}
 	w.started(oldest, time.Minute, 1)
 	w.want("63", `SELECT count(*) FROM api.runs WHERE state = 'joined'`)
+}
+
+// Triggers of one job and name that begin at the same moment do not run side by
+// side: one runs, and the others wait or are joined.
+func TestTriggersThatBeginAtOnceRunOneByOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for round := range 10 {
+		var started atomic.Int64
+		var beginning errgroup.Group
+		name := fmt.Sprint("acme-", round)
+		for range 8 {
+			beginning.Go(func() error {
+				tr := trigger()
+				tr.Name = name
+				begun, err := db.Runs{DB: w.db}.Begin(w.ctx, tr, time.Minute)
+				if begun.Disposition == fleet.DispositionStarted {
+					started.Add(1)
+				}
+				return err
+			})
+		}
+		err := beginning.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := started.Load(); n != 1 {
+			t.Errorf("round %d: %d of 8 run at once, want 1", round, n)
+		}
+	}
 }

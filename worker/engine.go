@@ -23,6 +23,11 @@ const (
 	defaultBackoffBase = time.Second
 	defaultBackoffMax  = 5 * time.Minute
 
+	// redeliverAfter is after how many leases a message comes again whose process
+	// died: later than the next trigger of its name may begin, since a process
+	// that stands still for some seconds is no dead one.
+	redeliverAfter = 3
+
 	// recordTimeout bounds each writing of the record, after a stop too.
 	recordTimeout = 5 * time.Second
 	// recorderBackoffMax is the longest pause while the record cannot be
@@ -101,7 +106,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for job := range e.Handlers {
 		consumer := queue.Consumer{
 			Durable: "muster-" + string(job), Subjects: []string{queue.TriggerSubject(job, "*")},
-			Workers: e.workers(job), AckWait: e.Lease,
+			Workers: e.workers(job), AckWait: redeliverAfter * e.Lease,
 		}
 		g.Go(func() error {
 			one := func(_ context.Context, m queue.Message) queue.Verdict { return e.deliver(work, m) }
@@ -111,7 +116,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	// The jobs' consumers see only subjects of theirs. Whatever else is
 	// published under the prefix is somebody's mistake, and has to be seen.
-	unrouted := queue.Consumer{Durable: "muster-unrouted", Subjects: []string{fleet.TriggerPrefix + ">"}, AckWait: e.Lease}
+	unrouted := queue.Consumer{Durable: "muster-unrouted", Subjects: []string{fleet.TriggerPrefix + ">"}, AckWait: redeliverAfter * e.Lease}
 	g.Go(func() error {
 		one := func(_ context.Context, m queue.Message) queue.Verdict {
 			if e.routed(m) {
