@@ -101,6 +101,24 @@ func TestWhatIsUnknownIsNeverAYes(t *testing.T) {
 	}
 }
 
+// An empty list of labels is as unknown as none: GitHub shows it where it does
+// not know (issue 10), and Postgres gives it for what was never known.
+func TestAnEmptyListOfLabelsIsUnknown(t *testing.T) {
+	t.Parallel()
+	for _, labels := range [][]string{nil, {}} {
+		r := due(1)
+		r.Labels = labels
+		if got := matches(t, `!("keep" in runner.labels)`, r); got != "unknown" {
+			t.Errorf("labels %#v: %s, want unknown", labels, got)
+		}
+		p := load(t, document(longOffline)+"  exempt: {keep: '\"keep\" in runner.labels'}\n")
+		plan := policies.Decide(p, input(r), now)
+		if got := verdicts(plan); got != "1 keep exempt_error" {
+			t.Errorf("labels %#v: %q, want it kept", labels, got)
+		}
+	}
+}
+
 func TestExpressionSeesTheRunnerAsItIs(t *testing.T) {
 	t.Parallel()
 	offline := fleet.Observed{

@@ -99,6 +99,20 @@ func TestRefusedDeliveriesStandInTheEvidence(t *testing.T) {
 	}
 }
 
+// A report minds no guard but the inventory, and its evidence names none.
+func TestTheEvidenceOfAReportNamesNoOtherGuards(t *testing.T) {
+	t.Parallel()
+	p := load(t, reporting("runner.busy")+"  guards: {grace: 1h, min_survivors: 2}\n")
+	r := idle(1)
+	r.Busy = true
+	e := policies.Decide(p, input(r), now).Decisions[0].Evidence
+	for _, key := range []string{"grace_until", "matched_since", "survivors", "min_survivors", "min_lifetime_seconds", "spared_at"} {
+		if e[key] != nil {
+			t.Errorf("the evidence has %s: %v", key, e[key])
+		}
+	}
+}
+
 // A runner that GitHub's answer did not tell in full is kept, and the evidence
 // says why.
 func TestARunnerThatCouldNotBeReadIsKept(t *testing.T) {

@@ -171,6 +171,9 @@ func (d *decider) evidence(r *fleet.Observed, given fleet.Evidence) fleet.Eviden
 	if r.Host != "" && d.policy.asksForNewer() {
 		e["host"], e["newer_registrations"] = r.Host, d.in.Neighbours[r.ID].Newer
 	}
+	if d.policy.Action != fleet.ActionDeleteRunner {
+		return e // a report minds none of the guards that follow
+	}
 	if d.policy.Drain {
 		if host := r.Machine(); host != "" {
 			e["host"] = host

@@ -185,6 +185,12 @@ func (x *prover) wants(a *activation, open []*asked) bool {
 // decided reports a policy that may match runners which its action keeps
 // anyway, and one that can match nobody else.
 func (f *file) decided(p *Policy, match ast.Node) bool {
+	wants, _ := p.wants(p.activation())
+	if p.Drain && wants {
+		f.fault(match, "spec.match: it matches a runner of which nothing is known, which no deletion may: ask for what must be known, such as runner.status")
+		return false
+	}
+
 	x := newProver(p)
 	var examples []example
 	if p.Action == fleet.ActionDeleteRunner {

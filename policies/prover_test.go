@@ -148,6 +148,7 @@ func TestAMatchThatIsNeverTrueIsRefused(t *testing.T) {
 		{deletes(offline + ` && host.known && !host.known`), "conditions exclude each other"},
 		{document(quote(offline) + "\n  exempt: {all-of-them: runner.offline_for > duration(\"30m\")}"), "an exemption covers"},
 		{drains(`runner.status == "online" && !runner.busy && runner.offline_for > duration("1h")`), "may be drained, which is online and not busy"},
+		{drains(`!runner.busy`), "a runner of which nothing is known"},
 		{drains(`runner.status == "offline" && !runner.busy`), "may be drained, which is online and not busy"},
 		{reporting(`runner.os == "linux" && runner.os == "windows"`), "it is never true: some"},
 		{reporting(`runner.busy && !runner.busy`), "it is never true: some"},

@@ -135,8 +135,12 @@ func (a *activation) Parent() cel.Activation { return nil }
 func (a *activation) observe(r *fleet.Observed, newer int, now time.Time) {
 	a.runner = runnerView{
 		Name: r.Name, OS: r.OS, Status: string(r.Status), Busy: r.Busy,
-		Labels: r.Labels, Group: r.Group, Version: r.Version, Ephemeral: r.Ephemeral.Answer(),
+		Group: r.Group, Version: r.Version, Ephemeral: r.Ephemeral.Answer(),
 		NeverOnline: r.LastOnlineAt.IsZero() && !r.FirstSeenAt.IsZero() && r.Status == fleet.StatusOffline,
+	}
+	// An empty list is unknown, as no list is: every self-hosted runner has labels.
+	if len(r.Labels) > 0 {
+		a.runner.Labels = r.Labels
 	}
 	if r.Status == fleet.StatusOffline && !r.OfflineSince.IsZero() {
 		a.offlineFor = r.OfflineFor
