@@ -129,6 +129,15 @@ func TestADeletionThatIsDecidedByBeingOffline(t *testing.T) {
 	}
 }
 
+// A drain asks for what must be known.
+func TestADrainOfTheUnknownIsRefused(t *testing.T) {
+	t.Parallel()
+	_, err := policies.Load("p.yaml", []byte(strings.Replace(draining(), `runner.status == "online" && !runner.busy`, quote(`!runner.busy`), 1)))
+	if err == nil || !strings.Contains(err.Error(), "it matches a runner of which nothing is known") {
+		t.Errorf("got %v, want it refused", err)
+	}
+}
+
 func TestAMatchThatIsNeverTrueIsRefused(t *testing.T) {
 	t.Parallel()
 	const offline = `runner.offline_for > duration("1h")`
@@ -148,7 +157,6 @@ func TestAMatchThatIsNeverTrueIsRefused(t *testing.T) {
 		{deletes(offline + ` && host.known && !host.known`), "conditions exclude each other"},
 		{document(quote(offline) + "\n  exempt: {all-of-them: runner.offline_for > duration(\"30m\")}"), "an exemption covers"},
 		{drains(`runner.status == "online" && !runner.busy && runner.offline_for > duration("1h")`), "may be drained, which is online and not busy"},
-		{drains(`!runner.busy`), "a runner of which nothing is known"},
 		{drains(`runner.status == "offline" && !runner.busy`), "may be drained, which is online and not busy"},
 		{reporting(`runner.os == "linux" && runner.os == "windows"`), "it is never true: some"},
 		{reporting(`runner.busy && !runner.busy`), "it is never true: some"},
