@@ -72,6 +72,10 @@ func (r *Remover) against(ctx context.Context, target Target, req Request, a fle
 			return []string{ReasonNotInForce}, nil
 		}
 	}
+	unsteady := r.unsteady(ctx)
+	if unsteady != nil {
+		return []string{policies.ReasonClock}, nil
+	}
 	now, err := r.Now(ctx)
 	if err != nil {
 		return nil, err

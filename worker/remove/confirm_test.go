@@ -12,6 +12,7 @@ import (
 
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/github/githubsim"
+	"github.com/muster-fleet/muster/internal/clock"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker/remove"
 )
@@ -61,6 +62,9 @@ func TestWhatIsInForceIsAskedAgainRightBeforeTheDelete(t *testing.T) {
 		{"it does not match any more", func(w *world, _ int64, _ *atomic.Bool) {
 			w.exec(`UPDATE muster.runner SET offline_from_us = 800000000000`)
 		}, "spared not_matched"},
+		{"the clock steps", func(w *world, _ int64, _ *atomic.Bool) {
+			w.remover.Steady = func(context.Context) error { return &clock.InDoubt{Left: time.Minute} }
+		}, "spared clock"},
 		{"the target is taken out of the configuration", func(w *world, _ int64, _ *atomic.Bool) {
 			w.remover.Targets = func() map[string]remove.Target { return nil }
 		}, "spared target_not_configured"},

@@ -147,10 +147,7 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 	}
 	// Before the transaction: whoever asks the record for a second connection
 	// while it holds one waits for ever where there is only one.
-	var unsteady error
-	if r.Steady != nil {
-		unsteady = r.Steady(ctx)
-	}
+	unsteady := r.unsteady(ctx)
 	err = r.DB.InTx(ctx, func(tx *db.Tx) error {
 		res = Result{}
 		p := req.Policy
@@ -210,6 +207,14 @@ func (r *Remover) intend(ctx context.Context, target Target, req Request) (Resul
 		return Result{}, fmt.Errorf("decide on runner %s/%d: %w", req.Target, req.RunnerID, err)
 	}
 	return res, nil
+}
+
+// unsteady returns why the clock cannot be believed now; nil: it can.
+func (r *Remover) unsteady(ctx context.Context) error {
+	if r.Steady == nil {
+		return nil
+	}
+	return r.Steady(ctx)
 }
 
 // postpone turns a decision to act into one to keep where the deletion has to be
