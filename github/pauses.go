@@ -123,10 +123,22 @@ func (p *Pauses) Refresh(ctx context.Context) error {
 		}
 	}
 	for _, pause := range all {
+		pause = notLater(pause, theirs)
 		pause.Until, pause.ToldAt = ours.Add(pause.Until.Sub(theirs)), ours.Add(pause.ToldAt.Sub(theirs))
 		p.know(pause)
 	}
 	return errors.Join(errs...)
+}
+
+// notLater is a pause as the record would have it if it had been told by now. One
+// that was told later than now was told before the record's clock went back: it
+// would last for as much longer. It is pure.
+func notLater(p fleet.Pause, now time.Time) fleet.Pause {
+	ahead := p.ToldAt.Sub(now)
+	if ahead > 0 {
+		p.Until, p.ToldAt = p.Until.Add(-ahead), now
+	}
+	return p
 }
 
 // pending is what the record lacks, as long as it is not over.

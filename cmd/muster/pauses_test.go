@@ -77,6 +77,29 @@ func TestPausesAreSharedBetweenProcesses(t *testing.T) {
 	}
 }
 
+// The shared clock goes back by five hours while a pause stands: nobody takes that
+// for five hours more, before the record is corrected and after it.
+func TestAPauseOutlastsNoClockThatWentBack(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	store := dbtest.New(t)
+	process := func(shared time.Time) *github.Pauses {
+		record := stillRecord{pauseRecord{db: func() *db.DB { return store }}, shared}
+		return &github.Pauses{Record: record, Clock: func() time.Time { return now }}
+	}
+	if !process(now).Told("acme", now.Add(10*time.Minute), "HTTP 403") {
+		t.Fatal("the pause is not in the record")
+	}
+	other := process(now.Add(-5 * time.Hour))
+	if err := other.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := fleet.Pause{Credential: "acme", Until: now.Add(10*time.Minute + time.Second), ToldAt: now, Reason: "HTTP 403"}
+	if diff := cmp.Diff(want, other.Of("acme")); diff != "" {
+		t.Errorf("to a process that hears of it after the step (-want +got):\n%s", diff)
+	}
+}
+
 // A client that a reload makes keeps what is known of its credential before its
 // first request, and only that.
 func TestNewClientsKeepThePausesOfTheirCredential(t *testing.T) {
