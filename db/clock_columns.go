@@ -166,7 +166,7 @@ var leapStatements = []string{
 	`UPDATE muster.github_pause SET until = until + $1::interval, told_at = told_at + $1::interval
 		WHERE told_at <= $2::timestamptz - $1::interval AND until > $2::timestamptz - $1::interval`,
 	// Hosts that boot have as long as before.
-	`UPDATE muster.lease SET deadline = deadline + $1::interval
+	`UPDATE muster.lease SET deadline = deadline + $1::interval, requested_at = requested_at + $1::interval
 		WHERE state IN ('requested', 'claimed', 'registered') AND requested_at <= $2::timestamptz - $1::interval`,
 	// Nobody was seen offline during the leap.
 	`UPDATE muster.target SET last_complete_sync_at = last_complete_sync_at + $1::interval

@@ -226,6 +226,34 @@ func TestALeapCarriesOverWhatCountsTime(t *testing.T) {
 	}
 }
 
+// A clock that leapt ahead and comes back leaves a host that boots as long as it
+// had: else its pool would wait for it, and for its back-off, as long as the clock
+// was ahead.
+func TestALeaseOutlastsALeapThatIsTakenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	base := w.now().Truncate(time.Second)
+	w.exec(`INSERT INTO muster.lease (request_id, pool, target, state, attempt, requested_at, deadline)
+		VALUES (gen_random_uuid(), 'linux', 'acme', 'requested', 1, $1::timestamptz - interval '2 minutes', $1::timestamptz + interval '8 minutes')`, base)
+	const leap = 24 * time.Hour
+	shows := base.Add(leap)
+	clock := db.Clock{DB: w.db, Now: func(context.Context) (time.Time, error) { return shows, nil }}
+	recorded, err := clock.Forward(w.ctx, leap)
+	if err != nil || !recorded {
+		t.Fatalf("Forward = %v, %v", recorded, err)
+	}
+	w.want("true", `SELECT deadline - $1::timestamptz = interval '8 minutes' FROM muster.lease`, shows)
+
+	w.exec(`UPDATE muster.clock SET newest = $1`, shows)
+	w.exec(`UPDATE muster.lease SET state = 'expired'`)
+	shows = base
+	by, recorded, err := clock.Back(w.ctx)
+	if err != nil || !recorded || by != leap {
+		t.Fatalf("Back = %v, %v, %v", by, recorded, err)
+	}
+	w.want("true", `SELECT deadline - $1::timestamptz = interval '8 minutes' AND requested_at <= $1 FROM muster.lease`, base)
+}
+
 // A column of times that nobody has thought about may stop something for as
 // long as the clock was ahead.
 func TestEveryColumnOfTimesHasARule(t *testing.T) {
