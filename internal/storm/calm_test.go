@@ -24,6 +24,7 @@ func (w *world) calm() {
 		w.calmWork()
 	}
 	w.waiting = nil
+	w.calmSteps()
 	w.calmSince = w.lastEvent()
 	w.pass(waited)
 	w.tell("calm")
@@ -87,11 +88,13 @@ func (w *world) syncAll() {
 func (w *world) mustHandle(t fleet.Trigger) {
 	w.turn++
 	r := w.replicas[w.turn%len(w.replicas)]
+	began := w.clock.elapsed()
 	d := r.handle(t)
 	for tries := 0; !d.done && d.pause > 0 && tries < 3; tries++ {
 		w.pass(d.pause)
 		d = r.handle(t)
 	}
+	w.noteOffline(began)
 	if w.tell("%s %s by %v in the calm: %v", t.Job, t.Name, r, d.err); !d.done {
 		w.Fatalf("%s of %s in the calm: %v", t.Job, t.Name, d.err)
 	}

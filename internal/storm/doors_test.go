@@ -47,6 +47,7 @@ func (e *errand) String() string {
 func (w *world) work() {
 	w.hold()
 	w.rename()
+	w.stepNow(3)
 	for _, t := range w.targets {
 		if !w.oneIn(8, "no sync") {
 			w.cron(&errand{Trigger: fleet.Trigger{
@@ -90,6 +91,7 @@ func (w *world) collect() {
 
 // handOut has the replicas do what is due.
 func (w *world) handOut() {
+	w.noteSyncs()
 	var due, later []*errand
 	for _, e := range w.waiting {
 		if e.due.After(w.clock.now()) || w.held(e) {
@@ -123,6 +125,9 @@ func (w *world) handOut() {
 			batch = append(batch, batch[0])
 		}
 		w.together(batch)
+		if w.steps != nil && w.oneIn(2, "seconds between batches") {
+			w.lapse(6 * time.Second)
+		}
 	}
 }
 
@@ -151,6 +156,7 @@ func (w *world) together(batch []*errand) {
 		walks[who] = true
 	}
 	w.setWorking(places)
+	began := w.clock.elapsed()
 	if w.jobs != nil {
 		clear(w.jobs.looked)
 		clear(w.jobs.drained)
@@ -178,6 +184,8 @@ func (w *world) together(batch []*errand) {
 	}
 	g.Wait()
 	w.calls.wait() // what the dead have asked for happens all the same
+	w.noteOffline(began)
+	w.noteSyncs()
 	again := map[*errand]bool{}
 	for i, e := range batch {
 		w.tell("%v by %v: %v", e, w.replicas[places[i]], became[i].err)
@@ -242,5 +250,24 @@ func (w *world) spoken(s stretch) bool {
 	case s.honest != byListing:
 		return true
 	}
-	return w.count(`SELECT count(*) FROM muster.target WHERE name = $1 AND last_complete_sync_at > $2`, s.target.Name, s.speaks) == 1
+	return w.syncsOf(s.target) > s.syncs
+}
+
+// syncsOf is how many complete syncs a target has had.
+func (w *world) syncsOf(t *target) int {
+	return w.count(`SELECT coalesce(sum(complete_syncs), 0) FROM muster.target WHERE name = $1`, t.Name)
+}
+
+// noteSyncs notes how many syncs there were before stretches of work that have
+// begun: later ones show them. Nobody syncs meanwhile.
+func (w *world) noteSyncs() {
+	if w.jobs == nil {
+		return
+	}
+	for i := range w.jobs.begun {
+		s := &w.jobs.begun[i]
+		if s.syncs < 0 {
+			s.syncs = w.syncsOf(s.target)
+		}
+	}
 }

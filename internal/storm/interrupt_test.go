@@ -43,6 +43,7 @@ type interruption struct {
 	what  string
 	which int // of several
 	work  stretch
+	by    time.Duration // of the clock
 }
 
 // arm draws what is to intervene in a round, if anything.
@@ -63,12 +64,18 @@ func (w *world) arm() {
 			at = append(at, atWorkflows)
 		}
 	}
+	if w.steps != nil {
+		what = append(what, "step", "step", "step")
+	}
 	for range rapid.IntRange(0, 3).Draw(w.T, "interruptions") {
 		n := &interruption{
 			at:    anyOf(w, "at", at...),
 			nth:   anyOf(w, "nth", 1, 1, 2, 3),
 			what:  anyOf(w, "what", what...),
 			which: rapid.IntRange(0, 99).Draw(w.T, "which"),
+		}
+		if n.what == "step" {
+			n.by = w.drawStep()
 		}
 		if n.what == "assign" && w.jobs != nil {
 			n.work = w.drawStretch(prospect{drainable: w.wires != nil, at: n.at})
@@ -127,6 +134,12 @@ func (w *world) intervene(at moment, r githubsim.Request) {
 		return
 	case "stop":
 		victim.stop()
+		return
+	case "step":
+		w.clock.step(n.by)
+		if n.which%3 == 0 && n.by.Abs() != smallLeap {
+			w.passes(func() { w.clock.step(-n.by) })
+		}
 		return
 	case "wait":
 		w.lapse(20 * time.Second)

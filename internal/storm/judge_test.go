@@ -25,6 +25,7 @@ func (w *world) judge() {
 	w.wantIntents(log)
 	w.wantCap(log)
 	w.wantHolds(log)
+	w.wantOfflineTime(log)
 	if w.about != aboutWork {
 		w.wantPauses(log)
 	}

@@ -19,10 +19,12 @@ const unsaid = time.Minute
 // pauseRecord is the record of pauses, by the clock of the world.
 type pauseRecord struct {
 	db.Pauses
-	clock *clock
+	clock *worldClock
 }
 
-func (r pauseRecord) Now(context.Context) (time.Time, error) { return r.clock.now(), nil }
+func (r pauseRecord) Now(context.Context) (time.Time, error) {
+	return r.clock.shared(r.clock.now()), nil
+}
 
 // saying is that a replica has been told of a pause, and the record has it.
 type saying struct {

@@ -147,14 +147,14 @@ func (w *world) requests(p *pool) []string {
 	for _, l := range read[struct{ ID string }](w, `
 		SELECT request_id::text FROM muster.lease
 		WHERE pool = $1 AND state = 'requested' AND deadline > $2
-		ORDER BY requested_at, request_id`, p.Name, w.clock.now()) {
+		ORDER BY requested_at, request_id`, p.Name, w.clock.shared(w.clock.now())) {
 		ids = append(ids, l.ID)
 	}
 	return ids
 }
 
 func (w *world) claim(lease, host string) {
-	w.ok(w.ears.db.InTx(w.ctx, func(tx *db.Tx) error { return tx.ClaimLease(w.ctx, lease, host, w.clock.now()) }))
+	w.ok(w.ears.db.InTx(w.ctx, func(tx *db.Tx) error { return tx.ClaimLease(w.ctx, lease, host, w.clock.shared(w.clock.now())) }))
 }
 
 func (w *world) provide(p *pool, lease string) {

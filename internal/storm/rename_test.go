@@ -104,7 +104,7 @@ func (w *world) hold() {
 		if err := tx.NoIntent(w.ctx, t.Name, s.ID); err != nil {
 			return err
 		}
-		return tx.Hold(w.ctx, t.Name, s.ID, fleet.Hold{Reason: "it is looked at", By: byOperator.Name, At: w.clock.now()})
+		return tx.Hold(w.ctx, t.Name, s.ID, fleet.Hold{Reason: "it is looked at", By: byOperator.Name, At: w.clock.shared(w.clock.now())})
 	})
 	if errors.Is(err, fleet.ErrConflict) {
 		return // a deletion of it is open

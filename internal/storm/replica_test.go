@@ -11,6 +11,7 @@ import (
 	"github.com/muster-fleet/muster/db"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/github"
+	"github.com/muster-fleet/muster/internal/clock"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/worker"
 	"github.com/muster-fleet/muster/worker/demand"
@@ -35,8 +36,10 @@ type replica struct {
 	db       *db.DB
 	github   *github.Client
 	pauses   *github.Pauses
-	account  string    // of its credential
-	asked    time.Time // what the others were told
+	watch    *clock.Watch
+	lookAt   time.Duration // when it looks at the clock next, by elapsed time
+	account  string        // of its credential
+	asked    time.Time     // what the others were told
 	runs     db.Runs
 	remover  *remove.Remover
 	comparer *demand.Reconciler // in lives with comparisons of workflow jobs
@@ -56,6 +59,7 @@ func (w *world) boot(i int) {
 	var err error
 	r.db, err = db.Open(w.ctx, w.record.url)
 	w.ok(err)
+	r.watch = w.watch(r.db)
 	r.account = fmt.Sprintf("storm%d %s", w.life, r.credential)
 	r.pauses = &github.Pauses{Record: pauseRecord{db.Pauses{DB: r.db}, w.clock}, Clock: w.clock.now}
 	client, err := github.New(github.Config{
@@ -80,7 +84,7 @@ func (w *world) boot(i int) {
 	all := w.reap.all
 	r.runs = db.Runs{DB: r.db}
 	r.remover = &remove.Remover{
-		Log: log, DB: r.db, Now: w.clock.tell, Targets: func() map[string]remove.Target { return deletes },
+		Log: log, DB: r.db, Now: w.clock.tell, Steady: r.steady, Targets: func() map[string]remove.Target { return deletes },
 	}
 	if w.wires != nil {
 		r.remover.Hosts = w.wires
@@ -104,6 +108,7 @@ func (w *world) boot(i int) {
 		r.comparer = w.comparer(r, w.signedNow())
 	}
 	w.replicas[i] = r
+	w.look()
 	w.tell("%v starts", r)
 }
 

@@ -66,6 +66,7 @@ type stretch struct {
 	drainable bool      // it need not be seen offline before something is done about it
 	job       int64     // at GitHub
 	speaks    time.Time // by when the honest witness has spoken, but for a listing
+	syncs     int       // complete ones of its target when it had begun; -1: not known yet
 }
 
 func (s stretch) String() string {
@@ -197,7 +198,7 @@ func (w *world) beginLocked(scope fleet.Scope, id int64, s stretch) bool {
 	}
 	s.target = w.targetOf(scope)
 	s.runner, s.speaks = runnerKey(scope, id), w.clock.now()
-	s.drainable = w.isDrainable(r)
+	s.drainable, s.syncs = w.isDrainable(r), -1
 	asked := s.drainable && r.Online && r.Shown == fleet.StatusOnline
 	if s.honest == byDrain && !asked || isPooled(r) && !r.Online {
 		return false

@@ -70,7 +70,7 @@ func TestTruth(t *testing.T) {
 		sums.check(t, map[string]float64{
 			"deletions in the storm":                       0.5,
 			"deletions in the calm":                        0.3,
-			"idle runners deleted that their hosts let go": 0.3,
+			"idle runners deleted that their hosts let go": 0.15,
 			"looks at a runner at work":                    0.3,
 			"hosts that pools waited for":                  0.3,
 			"hosts that pools would give up":               0.2,

@@ -38,6 +38,7 @@ func (w *world) turnWeather() {
 	if !w.store.full && w.oneIn(5, "the store fills") {
 		w.weather = append(w.weather, w.fillStore())
 	}
+	w.stepNow(5)
 	if w.oneIn(3, "lost machines show no labels") {
 		w.weather = append(w.weather, w.emptyLabels())
 	}

@@ -50,7 +50,7 @@ type ears struct {
 	beats  func(context.Context, queue.Request)
 	// stored hears when heartbeats are written, all that came before included.
 	stored chan int
-	// beatAt is when heartbeats come that are sent now, since 1970.
+	// beatAt is when heartbeats come that are sent now, by the shared clock and since 1970.
 	beatAt atomic.Int64
 }
 
@@ -168,7 +168,7 @@ func (w *world) toldOf(action string) map[int64]bool {
 // beat has those hosts speak that do. What they say arrives at that time, which
 // may be a moment that all others have yet to live through.
 func (w *world) beat(at time.Time) {
-	w.ears.beatAt.Store(at.UnixNano())
+	w.ears.beatAt.Store(w.clock.shared(at).UnixNano())
 	n := 0
 	for _, key := range w.hostKeys() {
 		if h := w.jobs.hosts[key]; h.says != "" {
@@ -195,7 +195,10 @@ func (w *world) hostKeys() []string { return slices.Sorted(maps.Keys(w.jobs.host
 // called from hooks.
 func (w *world) lapse(d time.Duration) {
 	if w.ears == nil {
-		w.clock.pass(d)
+		for _, piece := range w.pieces(d) {
+			w.clock.pass(piece)
+			w.look()
+		}
 		return
 	}
 	w.jobs.mu.Lock()
@@ -204,9 +207,12 @@ func (w *world) lapse(d time.Duration) {
 }
 
 func (w *world) lapseLocked(d time.Duration) {
-	w.beat(w.clock.now().Add(d - w.jobs.beatAge))
-	w.clock.pass(d)
-	w.sim.Deliver(w.ctx)
+	for _, piece := range w.pieces(d) {
+		w.beat(w.clock.now().Add(piece - w.jobs.beatAge))
+		w.clock.pass(piece)
+		w.sim.Deliver(w.ctx)
+		w.look()
+	}
 }
 
 // sleep passes the time that somebody wants to wait.

@@ -43,7 +43,7 @@ type world struct {
 	ctx    context.Context
 	record *record
 	life   int64
-	clock  *clock
+	clock  *worldClock
 
 	sim    *githubsim.Sim
 	api    string // its address
@@ -73,6 +73,7 @@ type world struct {
 	waiting []*errand
 	weather []*weather
 	store   *store // of triggers
+	steps   *steps // of the shared clock; nil: it is right
 
 	mu      sync.Mutex // guards what hooks use: names, tally, and the following
 	armed   []*interruption
@@ -118,11 +119,13 @@ const (
 )
 
 func newWorld(t *rapid.T, r *record, of subject) *world {
-	w := &world{T: t, ctx: context.Background(), record: r, life: r.lives.Add(1), clock: newClock(),
+	w := &world{T: t, ctx: context.Background(), record: r, life: r.lives.Add(1),
 		suffered: map[githubsim.FaultKind]bool{}, keepers: map[fleet.Scope]map[int64]bool{}, tally: newTally(), holds: map[string]int64{},
 	}
+	w.clock = newClock(w.life)
 	w.clock.ahead = w.sharePauses
 	w.tidyUp()
+	w.drawSteps()
 	w.openStore()
 	w.about, w.reaping = of, of == aboutWork || rapid.Bool().Draw(t, "reaping")
 	w.raiseGitHub()
