@@ -95,7 +95,11 @@ func (f *file) compile(path string, n ast.Node, in language, match bool) *compil
 // fold gives what an expression is whatever the runner; nil where it depends
 // on the runner, and where that cannot be told.
 func fold(in language, checked *cel.Ast) ref.Val {
-	folding, err := cel.NewConstantFoldingOptimizer(cel.FoldKnownValues(cel.NoVars()))
+	var options []cel.ConstantFoldingOption
+	if len(in.params) > 0 { // it costs
+		options = append(options, cel.FoldKnownValues(cel.NoVars()))
+	}
+	folding, err := cel.NewConstantFoldingOptimizer(options...)
 	if err != nil {
 		return nil
 	}
