@@ -134,7 +134,7 @@ func TestASumIsWrittenWhenItsMinuteIsOver(t *testing.T) {
 		{fleet.AuditTokenDenied, 1, 3, 1, 3},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			var log bytes.Buffer
+			var log sharedLog
 			i := &Issuer{Log: slog.New(slog.NewTextHandler(&log, nil)), Now: func(context.Context) (time.Time, error) {
 				return time.Time{}, errors.New("no clock")
 			}}
@@ -160,4 +160,22 @@ func TestASumIsWrittenWhenItsMinuteIsOver(t *testing.T) {
 			summing.Wait()
 		})
 	}
+}
+
+// sharedLog is a log that is read while others may write to it.
+type sharedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *sharedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *sharedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
